@@ -1,0 +1,37 @@
+/**
+ * The mint of upload receipts. Only `lifecycle/Rotation.ts` imports it (checked), and `internal/` is outside the package's
+ * exports, so that no app and no store can make a receipt.
+ */
+import type * as DateTime from "effect/DateTime"
+import type { Exposed } from "../lifecycle/Ledger.ts"
+
+/** See `lifecycle/UploadReceipt.ts`. */
+class UploadReceipt {
+  /** The row whose bytes the network accepted. */
+  readonly exposed: Exposed
+  /** When the acceptance arrived, by our clock. */
+  readonly acceptedAt: DateTime.Utc
+  // A private field makes the type nominal: no other object has it, whatever its shape.
+  readonly #accepted = true
+
+  private constructor(exposed: Exposed, acceptedAt: DateTime.Utc) {
+    this.exposed = exposed
+    this.acceptedAt = acceptedAt
+  }
+
+  static is(value: unknown): value is UploadReceipt {
+    return typeof value === "object" && value !== null && #accepted in value && value.#accepted
+  }
+
+  static issue(exposed: Exposed, acceptedAt: DateTime.Utc): UploadReceipt {
+    return new UploadReceipt(exposed, acceptedAt)
+  }
+}
+
+export type { UploadReceipt }
+
+/** The network said yes to these bytes. */
+export const issue = UploadReceipt.issue
+
+/** Whether a value was issued here, for callers that the compiler does not check. */
+export const is = UploadReceipt.is

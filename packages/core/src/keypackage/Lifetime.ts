@@ -1,0 +1,42 @@
+/**
+ * The span in which a key package may be used.
+ *
+ * @since 1.0.0
+ */
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+
+/**
+ * An MLS lifetime (RFC 9420 section 7.2): two unsigned 64-bit numbers of seconds since 1970. Real packages of others
+ * carry anything from 0 to 2^64-1, so these stay bigints.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export class Lifetime extends Schema.Class<Lifetime>("@keyward/core/Lifetime")({
+  /** Seconds since 1970; the package is not valid before. */
+  notBefore: Schema.NonNegativeBigIntFromSelf,
+  /** Seconds since 1970; the package is expired from this second on. */
+  notAfter: Schema.NonNegativeBigIntFromSelf
+}) {}
+
+/** How far before now a fresh package's lifetime begins, for peers whose clock is behind (libxmtp `lifetime.rs`). */
+const BACKDATE = Duration.hours(1)
+
+/** How long after now a fresh package lives (libxmtp `lifetime.rs`). */
+const SPAN = Duration.days(84)
+
+/**
+ * The lifetime that libxmtp gives a package made now: from one hour ago until in 84 days.
+ *
+ * @param nowMillis milliseconds since 1970
+ * @since 1.0.0
+ * @category constructors
+ */
+export const starting = (nowMillis: number): Lifetime => {
+  const now = BigInt(Math.floor(nowMillis / 1000))
+  return new Lifetime({
+    notBefore: now - BigInt(Duration.toSeconds(BACKDATE)),
+    notAfter: now + BigInt(Duration.toSeconds(SPAN))
+  })
+}
