@@ -3,10 +3,13 @@
  * exports, so that no app and no store can make a receipt.
  */
 import type * as DateTime from "effect/DateTime"
+import type { Lease } from "../lifecycle/Lease.ts"
 import type { Exposed } from "../lifecycle/Ledger.ts"
 
 /** See `lifecycle/UploadReceipt.ts`. */
 class UploadReceipt {
+  /** The lease under which the bytes were sent. */
+  readonly lease: Lease
   /** The row whose bytes the network accepted. */
   readonly exposed: Exposed
   /** When the acceptance arrived, by our clock. */
@@ -14,7 +17,8 @@ class UploadReceipt {
   // A private field makes the type nominal: no other object has it, whatever its shape.
   readonly #accepted = true
 
-  private constructor(exposed: Exposed, acceptedAt: DateTime.Utc) {
+  private constructor(lease: Lease, exposed: Exposed, acceptedAt: DateTime.Utc) {
+    this.lease = lease
     this.exposed = exposed
     this.acceptedAt = acceptedAt
   }
@@ -23,8 +27,8 @@ class UploadReceipt {
     return typeof value === "object" && value !== null && #accepted in value && value.#accepted
   }
 
-  static issue(exposed: Exposed, acceptedAt: DateTime.Utc): UploadReceipt {
-    return new UploadReceipt(exposed, acceptedAt)
+  static issue(lease: Lease, exposed: Exposed, acceptedAt: DateTime.Utc): UploadReceipt {
+    return new UploadReceipt(lease, exposed, acceptedAt)
   }
 }
 

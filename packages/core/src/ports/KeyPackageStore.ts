@@ -107,7 +107,10 @@ export class KeyPackageStore extends Context.Tag("@keyward/core/KeyPackageStore"
     readonly getInstallations: (inboxId: InboxId) => Effect.Effect<ReadonlyArray<Installation>, StorageError>
     /** The private key of an installation. Fails with `Conflict` where there is no such installation. */
     readonly getInstallationKey: (id: InstallationId) => Effect.Effect<InstallationKey, StorageError>
-    /** Intended to Signed: these bytes, and no others, are the ones to publish. `Conflict` from any other state. */
+    /**
+     * Intended to Signed: these bytes, and no others, are the ones to publish. Signed to Signed only where the caller has
+     * shown that the earlier bytes can never be accepted any more. `Conflict` from Registered.
+     */
     readonly saveIdentityUpdate: (
       lease: Lease,
       identityUpdate: Uint8Array
