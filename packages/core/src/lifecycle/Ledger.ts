@@ -11,6 +11,7 @@
  */
 import * as Data from "effect/Data"
 import type * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type { PublicKeyPackage } from "../keypackage/GeneratedKeyPackage.ts"
 
@@ -76,6 +77,10 @@ export interface Published extends Row {
  */
 export interface Superseded extends Row {
   readonly _tag: "Superseded"
+  /** When it was first sent; none if it never left the process. */
+  readonly exposedAt: Option.Option<DateTime.Utc>
+  /** When the network accepted it; none if no acceptance ever arrived. */
+  readonly publishedAt: Option.Option<DateTime.Utc>
   readonly supersededBy: HistoryId
   readonly supersededAt: DateTime.Utc
   readonly deleteAt: DateTime.Utc
@@ -155,10 +160,14 @@ export const publish = ({ historyId, keyPackage, createdAt, exposedAt }: Exposed
  * @since 1.0.0
  * @category transitions
  */
-export const supersede = (
-  { historyId, keyPackage, createdAt }: Live,
-  by: Published,
-  at: DateTime.Utc,
-  deleteAt: DateTime.Utc
-): Superseded =>
-  Superseded({ historyId, keyPackage, createdAt, supersededBy: by.historyId, supersededAt: at, deleteAt })
+export const supersede = (live: Live, by: Published, at: DateTime.Utc, deleteAt: DateTime.Utc): Superseded =>
+  Superseded({
+    historyId: live.historyId,
+    keyPackage: live.keyPackage,
+    createdAt: live.createdAt,
+    exposedAt: live._tag === "Prepared" ? Option.none() : Option.some(live.exposedAt),
+    publishedAt: live._tag === "Published" ? Option.some(live.publishedAt) : Option.none(),
+    supersededBy: by.historyId,
+    supersededAt: at,
+    deleteAt
+  })
