@@ -27,16 +27,17 @@ const BACKDATE = Duration.hours(1)
 const SPAN = Duration.days(84)
 
 /**
- * The lifetime that libxmtp gives a package made now: from one hour ago until in 84 days.
+ * The lifetime that libxmtp gives a package made now: from one hour ago until in 84 days. A clock that has not been set
+ * yet, in the first hour of 1970 or before it, counts from 1970.
  *
  * @param nowMillis milliseconds since 1970
  * @since 1.0.0
  * @category constructors
  */
 export const starting = (nowMillis: number): Lifetime => {
-  const now = BigInt(Math.floor(nowMillis / 1000))
+  const now = Math.max(0, Math.floor(nowMillis / 1000))
   return new Lifetime({
-    notBefore: now - BigInt(Duration.toSeconds(BACKDATE)),
-    notAfter: now + BigInt(Duration.toSeconds(SPAN))
+    notBefore: BigInt(Math.max(0, now - Duration.toSeconds(BACKDATE))),
+    notAfter: BigInt(now + Duration.toSeconds(SPAN))
   })
 }

@@ -1,0 +1,198 @@
+/**
+ * Whether somebody's key package may be used.
+ *
+ * The checks and their order are those of libxmtp (`VerifiedKeyPackageV2::from_bytes`, OpenMLS `KeyPackageIn::validate`),
+ * so that the first thing wrong with a package is the same here and there. Three kinds of package are refused that
+ * libxmtp accepts: those of another Ed25519 suite than 0x0003, which no XMTP group can use, and those whose
+ * extensions carry bytes that OpenMLS drops before it checks the signature.
+ *
+ * What XMTP says beyond MLS (is this installation a member of that inbox?) is not decided here.
+ *
+ * @since 1.0.0
+ */
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import { KEY_PACKAGE_TBS, LEAF_NODE_TBS, withLabel } from "../crypto/Labels.ts"
+import * as InstallationId from "../identity/InstallationId.ts"
+import * as MlsCredential from "../identity/MlsCredential.ts"
+import * as internal from "../internal/validatedKeyPackage.ts"
+import { MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
+import * as Codec from "./Codec.ts"
+import type { DecodedKeyPackage, Extension } from "./KeyPackage.ts"
+import {
+  ExtensionTypeNotValidInKeyPackage,
+  InitKeyEqualsEncryptionKey,
+  InvalidKeyPackageSignature,
+  InvalidLeafNodeSignature,
+  InvalidLeafNodeSourceType,
+  InvalidProtocolVersion,
+  KeyPackageExpired,
+  KeyPackageNotYetValid,
+  type KeyPackageValidationError,
+  UnsupportedCiphersuite,
+  UnsupportedExtension,
+  WrongCredentialType
+} from "./KeyPackageError.ts"
+import * as KeyPackageRef from "./KeyPackageRef.ts"
+import { Lifetime } from "./Lifetime.ts"
+import { BASIC_CREDENTIAL, CIPHER_SUITE, isDefaultExtension, isValidInKeyPackage, PROTOCOL_VERSION } from "./Profile.ts"
+
+/**
+ * A key package that passed every check at some time. Only `validateKeyPackage` makes one. Its lifetime runs on: check it
+ * again when the package is used.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type ValidatedKeyPackage = internal.ValidatedKeyPackage
+
+/**
+ * Whether a value was made by `validateKeyPackage`.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isValidatedKeyPackage: (value: unknown) => value is ValidatedKeyPackage = internal.is
+
+/** Seconds since 1970, as MLS counts them. */
+const seconds = (now: DateTime.Utc): bigint => BigInt(Math.floor(now.epochMillis / 1000))
+
+const equal = (left: Uint8Array, right: Uint8Array): boolean => {
+  if (left.length !== right.length) return false
+  for (let i = 0; i < left.length; i++) if (left[i] !== right[i]) return false
+  return true
+}
+
+/** Where an extension begins in the package: its type is just before its data's length. */
+const extensionOffset = (keyPackage: DecodedKeyPackage, { data }: Extension): number =>
+  data.byteOffset - keyPackage.bytes.byteOffset - 2 - (data.length < 0x40 ? 1 : data.length < 0x4000 ? 2 : 4)
+
+/** Checks 11 and 12. */
+const lifetimeAt = (
+  lifetime: Pick<Lifetime, "notAfter" | "notBefore">,
+  now: bigint
+): Either.Either<void, KeyPackageExpired | KeyPackageNotYetValid> =>
+  lifetime.notAfter <= now
+    ? Either.left(new KeyPackageExpired({ notAfter: lifetime.notAfter, now }))
+    : lifetime.notBefore > now
+      ? Either.left(new KeyPackageNotYetValid({ notBefore: lifetime.notBefore, now }))
+      : Either.void
+
+/** Checks 1 to 14. */
+const validate = (
+  crypto: MlsCryptoShape,
+  bytes: Uint8Array,
+  now: bigint
+): Either.Either<ValidatedKeyPackage, KeyPackageValidationError> => {
+  // 1 and 2: one package in its canonical form
+  const decoding = Codec.decode(bytes)
+  if (Either.isLeft(decoding)) return Either.left(decoding.left)
+  const keyPackage = decoding.right
+  const { leafNode } = keyPackage
+
+  // 3: the one suite
+  if (keyPackage.cipherSuite !== CIPHER_SUITE) {
+    return Either.left(new UnsupportedCiphersuite({ cipherSuite: keyPackage.cipherSuite }))
+  }
+
+  // 4 and 5: the leaf was made for a key package and is signed
+  const { source } = leafNode
+  if (source._tag !== "KeyPackage") return Either.left(new InvalidLeafNodeSourceType({ source: source._tag }))
+  const leafContent = withLabel(LEAF_NODE_TBS, keyPackage.leafNodeToBeSigned)
+  if (!crypto.ed25519VerifyStrict(leafNode.signatureKey, leafContent, leafNode.signature)) {
+    return Either.left(new InvalidLeafNodeSignature())
+  }
+
+  // 6 to 8: version, keys, extensions
+  if (keyPackage.version !== PROTOCOL_VERSION) {
+    return Either.left(new InvalidProtocolVersion({ version: keyPackage.version }))
+  }
+  if (equal(keyPackage.initKey, leafNode.encryptionKey)) return Either.left(new InitKeyEqualsEncryptionKey())
+  for (const extension of keyPackage.extensions) {
+    if (!isValidInKeyPackage(extension.type)) {
+      return Either.left(
+        new ExtensionTypeNotValidInKeyPackage({
+          extensionType: extension.type,
+          offset: extensionOffset(keyPackage, extension)
+        })
+      )
+    }
+  }
+
+  // 9: the package is signed
+  const content = withLabel(KEY_PACKAGE_TBS, keyPackage.toBeSigned)
+  if (!crypto.ed25519VerifyStrict(leafNode.signatureKey, content, keyPackage.signature)) {
+    return Either.left(new InvalidKeyPackageSignature())
+  }
+
+  // 10: the leaf supports what the package carries; looked up in a set, for a hostile package lists many of both
+  const supported = new Set(leafNode.capabilities.extensions)
+  for (const extension of keyPackage.extensions) {
+    if (!isDefaultExtension(extension.type) && !supported.has(extension.type)) {
+      return Either.left(
+        new UnsupportedExtension({
+          extensionType: extension.type,
+          offset: extensionOffset(keyPackage, extension)
+        })
+      )
+    }
+  }
+
+  // 11 and 12: the time
+  const timely = lifetimeAt(source, now)
+  if (Either.isLeft(timely)) return Either.left(timely.left)
+
+  // 13 and 14: the credential
+  if (leafNode.credential.type !== BASIC_CREDENTIAL) {
+    return Either.left(new WrongCredentialType({ credentialType: leafNode.credential.type }))
+  }
+  return Either.map(MlsCredential.decode(leafNode.credential.content), ({ inboxId }) =>
+    internal.issue({
+      ref: KeyPackageRef.hashWith(crypto, keyPackage.bytes),
+      installationId: InstallationId.fromPublicKey(leafNode.signatureKey),
+      inboxId,
+      lifetime: new Lifetime({ notBefore: source.notBefore, notAfter: source.notAfter }),
+      decoded: keyPackage
+    })
+  )
+}
+
+/**
+ * Checks a serialized key package at a time. The first check that fails is the error, in libxmtp's order:
+ *
+ * 1. and 2. `KeyPackageDecodeError`: not exactly one package in its canonical form
+ * 3. `UnsupportedCiphersuite`
+ * 4. `InvalidLeafNodeSourceType`
+ * 5. `InvalidLeafNodeSignature`
+ * 6. `InvalidProtocolVersion`
+ * 7. `InitKeyEqualsEncryptionKey`
+ * 8. `ExtensionTypeNotValidInKeyPackage`
+ * 9. `InvalidKeyPackageSignature`
+ * 10. `UnsupportedExtension`: not listed in the leaf's capabilities
+ * 11. `KeyPackageExpired`: `notAfter <= now`
+ * 12. `KeyPackageNotYetValid`: `notBefore > now`
+ * 13. `WrongCredentialType`
+ * 14. `InvalidMlsCredential`
+ *
+ * The bytes are copied first, so that a buffer that changes later changes nothing that was proven.
+ *
+ * @since 1.0.0
+ * @category validation
+ */
+export const validateKeyPackage = (
+  bytes: Uint8Array,
+  now: DateTime.Utc
+): Effect.Effect<ValidatedKeyPackage, KeyPackageValidationError, MlsCrypto> =>
+  Effect.flatMap(MlsCrypto, (crypto) => validate(crypto, new Uint8Array(bytes), seconds(now)))
+
+/**
+ * Checks the lifetime of a validated package once more, at the time of its use (RFC 9420 section 7.3).
+ *
+ * @since 1.0.0
+ * @category validation
+ */
+export const validateLifetime = (
+  keyPackage: ValidatedKeyPackage,
+  now: DateTime.Utc
+): Effect.Effect<void, KeyPackageExpired | KeyPackageNotYetValid> => lifetimeAt(keyPackage.lifetime, seconds(now))
