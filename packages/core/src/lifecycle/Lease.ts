@@ -3,7 +3,7 @@
  *
  * @since 1.0.0
  */
-import type * as DateTime from "effect/DateTime"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { InstallationId } from "../identity/InstallationId.ts"
@@ -29,6 +29,25 @@ export interface Lease {
  * @category constants
  */
 export const MAX_DURATION: Duration.Duration = Duration.minutes(10)
+
+/**
+ * When a lease taken now ends: after the duration asked for, `MAX_DURATION` at most.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const expiry = (now: DateTime.Utc, duration: Duration.Duration): DateTime.Utc =>
+  DateTime.addDuration(now, Duration.min(duration, MAX_DURATION))
+
+/**
+ * Whether a lease that ends at `expiresAt` binds at `now`. It ends with the very instant of its expiry, and one that ends
+ * further ahead than any lease can was written under a wrong clock and binds nobody.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isInForce = (expiresAt: DateTime.Utc, now: DateTime.Utc): boolean =>
+  DateTime.lessThan(now, expiresAt) && DateTime.lessThanOrEqualTo(expiresAt, DateTime.addDuration(now, MAX_DURATION))
 
 /**
  * Another fiber or process rotates this installation.
