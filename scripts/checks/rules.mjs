@@ -51,7 +51,7 @@ for (const name of Object.keys(packages)) {
       if (specifier.startsWith("@effect/schema")) report(name, file, 0, "imports @effect/schema: use effect/Schema")
     }
 
-    const header = /^(?:#![^\n]*\n)?\/\*\*\n([\s\S]*?)\*\//.exec(text)
+    const header = /^(?:#![^\n]*\n)?\/\*\*\s([\s\S]*?)\*\//.exec(text)
     if (header === null) report(name, file, 0, "does not open with a doc block")
     else if (isPublic && !header[1].includes("@since ")) report(name, file, 0, "head without @since")
 
