@@ -1,0 +1,23 @@
+/**
+ * All the cryptography that Keyward needs, on Node.
+ *
+ * @since 1.0.0
+ */
+import * as Layer from "effect/Layer"
+import * as Entropy from "../ports/Entropy.ts"
+import type { MlsCrypto } from "../ports/MlsCrypto.ts"
+import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
+import * as XWing from "../postquantum/XWing.ts"
+import * as NodeMlsCrypto from "./NodeMlsCrypto.ts"
+
+/**
+ * node:crypto for MLS, @noble/post-quantum and node:crypto for X-Wing, and the platform's generator for key material.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layer: Layer.Layer<Entropy.Entropy | MlsCrypto | PostQuantumKem> = Layer.mergeAll(
+  Entropy.layer,
+  NodeMlsCrypto.layer,
+  XWing.layer
+)
