@@ -54,7 +54,7 @@ export const parse = (message: Uint8Array): Either.Either<GroupMessageHeader, st
     skip(width)
     const start = at
     skip(length)
-    return message.slice(start, at)
+    return new Uint8Array(message.subarray(start, at))
   }
 
   // A DataView throws a RangeError where the bytes end too early.

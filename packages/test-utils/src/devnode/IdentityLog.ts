@@ -112,7 +112,7 @@ export const make = (emptyInbox: InboxMembers): Effect.Effect<IdentityLog> =>
 
         lastId += 1n
         const serverTimestampNs = yield* Clock.currentTimeNanos
-        logs.set(inboxId, [...log, { sequenceId: lastId, serverTimestampNs, update: identityUpdate.slice() }])
+        logs.set(inboxId, [...log, { sequenceId: lastId, serverTimestampNs, update: new Uint8Array(identityUpdate) }])
         members.set(inboxId, after)
         noteAddresses(inboxId, before.addresses, after.addresses)
       }).pipe(one.withPermits(1))

@@ -57,7 +57,7 @@ export const make: Effect.Effect<KeyPackages> = Effect.sync(() => {
     put: (installationKey, keyPackage) =>
       Effect.map(Clock.currentTimeMillis, (uploadedAt) => {
         const key = Encoding.encodeHex(installationKey)
-        const bytes = keyPackage.slice()
+        const bytes = new Uint8Array(keyPackage)
         served.set(key, bytes)
         const history = histories.get(key)
         if (history === undefined) histories.set(key, [{ bytes, uploadedAt }])

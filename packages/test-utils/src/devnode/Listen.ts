@@ -76,6 +76,9 @@ export const listen = (
       })
   )
 
+/** The same bytes without `Buffer`, whose `slice` is a view where that of every other array is a copy. */
+const plain = ({ buffer, byteLength, byteOffset }: Buffer): Uint8Array => new Uint8Array(buffer, byteOffset, byteLength)
+
 /**
  * Collects a request body and hands it on whole, or refuses it once it is longer than a node takes.
  *
@@ -94,7 +97,7 @@ export const readBody = (
     if (bytes <= maxMessageBytes) chunks.push(chunk)
     else chunks.length = 0
   })
-  readable.once("end", () => (bytes > maxMessageBytes ? refuse(tooLarge(bytes)) : done(Buffer.concat(chunks))))
+  readable.once("end", () => (bytes > maxMessageBytes ? refuse(tooLarge(bytes)) : done(plain(Buffer.concat(chunks)))))
 }
 
 /**

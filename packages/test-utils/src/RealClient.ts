@@ -1,0 +1,201 @@
+/**
+ * The real native XMTP client (libxmtp by `@xmtp/node-bindings`), as an oracle: what it accepts, the network accepts.
+ *
+ * `@xmtp/node-bindings` is an optional peer, loaded when first used.
+ *
+ * @since 1.0.0
+ */
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import type {
+  Client,
+  Identifier,
+  KeyPackageStatus,
+  LogOptions,
+  SyncWorkerMode,
+  WorkerConfigOptions
+} from "@xmtp/node-bindings"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+
+/**
+ * The native module does not load on this platform.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class RealClientUnavailable extends Schema.TaggedError<RealClientUnavailable>(
+  "@keyward/test-utils/RealClientUnavailable"
+)("RealClientUnavailable", { cause: Schema.Defect }) {
+  override get message(): string {
+    return `@xmtp/node-bindings does not load here: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+  }
+}
+
+/**
+ * The real client failed. The text is its own.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class RealClientError extends Schema.TaggedError<RealClientError>("@keyward/test-utils/RealClientError")(
+  "RealClientError",
+  { operation: Schema.String, cause: Schema.Defect }
+) {
+  override get message(): string {
+    return `${this.operation}: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+  }
+}
+
+/**
+ * The wallet that owns the client's inbox; a local viem account is one.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Wallet {
+  readonly address: string
+  /** The EIP-191 signature of the text, `0x` and 130 hex digits. */
+  readonly signMessage: (options: { readonly message: string }) => Promise<string>
+}
+
+/**
+ * How a client is made.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface RealClientOptions {
+  readonly wallet: Wallet
+  /** Native gRPC of a v3 node, such as `DevNode.grpcUrl`. */
+  readonly grpcUrl: string
+  /** Nonce of a new inbox; 1 unless given, as the SDKs have it. */
+  readonly nonce?: bigint | undefined
+  readonly workers?: WorkerConfigOptions | undefined
+}
+
+/**
+ * The native module, or why it does not load.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const load: Effect.Effect<typeof import("@xmtp/node-bindings"), RealClientUnavailable> = Effect.tryPromise({
+  try: () => import("@xmtp/node-bindings"),
+  catch: (cause) => new RealClientUnavailable({ cause })
+})
+
+/**
+ * One call of the client as an Effect.
+ *
+ * @since 1.0.0
+ * @category combinators
+ */
+export const call = <A>(operation: string, run: () => Promise<A>): Effect.Effect<A, RealClientError> =>
+  Effect.tryPromise({ try: run, catch: (cause) => new RealClientError({ operation, cause }) })
+
+/**
+ * How the client names an address.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const identifierOf = (wallet: Pick<Wallet, "address">): Identifier => ({
+  identifier: wallet.address.toLowerCase(),
+  // IdentifierKind.Ethereum: the enum is ambient, and not there at run time for isolated modules.
+  identifierKind: 0
+})
+
+const temporaryFolder = Effect.acquireRelease(
+  call("mkdtemp", () => mkdtemp(join(tmpdir(), "keyward-real-client-"))),
+  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+)
+
+const OFF: LogOptions = { level: "Off" as NonNullable<LogOptions["level"]> }
+
+/** The history sync server is not there, and the client works without. */
+const NO_SYNC = "Disabled" as SyncWorkerMode
+
+/**
+ * A client that is registered with the node, and closed and forgotten at the end of the scope. Its database is plain SQLite
+ * in a temporary folder.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make = (
+  options: RealClientOptions
+): Effect.Effect<RealClient, RealClientUnavailable | RealClientError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const bindings = yield* load
+    const folder = yield* temporaryFolder
+    const { grpcUrl, nonce = 1n, wallet, workers } = options
+    const identifier = identifierOf(wallet)
+    const dbPath = join(folder, "client.db3")
+    const known = yield* call("getInboxIdByIdentity", async () => {
+      const backend = await new bindings.BackendBuilder("Local" as never).setApiUrl(grpcUrl).build()
+      return bindings.getInboxIdByIdentity(backend, identifier)
+    })
+    const inboxId = known ?? bindings.generateInboxId(identifier, nonce)
+    const client = yield* Effect.acquireRelease(
+      call("createClient", () =>
+        bindings.createClient(
+          grpcUrl,
+          null,
+          { dbPath },
+          inboxId,
+          identifier,
+          NO_SYNC,
+          workers,
+          OFF,
+          false,
+          "keyward-interop",
+          nonce
+        )
+      ),
+      // Nothing is left to do for a client that does not close.
+      (client) => Effect.ignore(call("close", () => client.close()))
+    )
+    const request = yield* call("createInboxSignatureRequest", () => client.createInboxSignatureRequest())
+    if (request !== null) {
+      yield* call("registerIdentity", async () => {
+        const signature = await wallet.signMessage({ message: await request.signatureText() })
+        await request.addEcdsaSignature(Buffer.from(signature.replace(/^0x/, ""), "hex"))
+        await client.registerIdentity(request)
+      })
+    }
+    return { client, inboxId, installationId: client.installationId(), dbPath }
+  })
+
+/**
+ * A registered client.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface RealClient {
+  /** The native client itself. */
+  readonly client: Client
+  readonly inboxId: string
+  /** Hex. */
+  readonly installationId: string
+  /** The client's SQLite file, not encrypted. */
+  readonly dbPath: string
+}
+
+/**
+ * What the client says of the packages that the node serves for these installations (hex): a lifetime, or why a package is
+ * not valid.
+ *
+ * @since 1.0.0
+ * @category combinators
+ */
+export const keyPackageStatuses = (
+  { client }: RealClient,
+  installationIds: ReadonlyArray<string>
+): Effect.Effect<Record<string, KeyPackageStatus>, RealClientError> =>
+  call("fetchKeyPackageStatusesByInstallationIds", () =>
+    client.fetchKeyPackageStatusesByInstallationIds([...installationIds])
+  )
