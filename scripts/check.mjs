@@ -54,6 +54,8 @@ const checks = [
   { name: "hygiene", says: "no machine's paths, no secrets", command: script("checks/hygiene.mjs") }
 ]
 
+const { FORCE_COLOR: _, ...withoutColor } = process.env
+
 const execute = ([command, ...args]) =>
   new Promise((resolve) => {
     const started = performance.now()
@@ -61,7 +63,7 @@ const execute = ([command, ...args]) =>
     const child = spawn(command, args, {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" }
+      env: { ...withoutColor, NO_COLOR: "1" }
     })
     child.stdout.on("data", (chunk) => chunks.push(chunk))
     child.stderr.on("data", (chunk) => chunks.push(chunk))

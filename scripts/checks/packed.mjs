@@ -1,11 +1,12 @@
 /**
  * The packages as a user installs them. Each is packed, its tarball read by publint and attw, and then all are laid out
- * together, without this workspace's sources, and every public module is loaded by plain Node.
+ * together, without this workspace's sources: a project that imports every public module type-checks, declarations included,
+ * and plain Node loads them.
  *
  * Needs a build (`tsc -b`) that is up to date.
  */
 import { execFile, execFileSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, dirname, join } from "node:path"
 import { promisify } from "node:util"
@@ -87,6 +88,20 @@ const publicModules = (name) => {
   ]
 }
 
+/** A user's project that imports every module: the declarations are whole, those of the dependencies too. */
+const typeCheck = async (modules) => {
+  const source = modules.map((specifier, index) => `export * as m${index} from ${JSON.stringify(specifier)}\n`)
+  writeFileSync(join(temporary, "user.ts"), source.join(""))
+  writeFileSync(join(temporary, "package.json"), JSON.stringify({ type: "module" }))
+  const compilerOptions = {
+    ...{ module: "NodeNext", target: "ES2022", lib: ["ES2023", "DOM", "DOM.Iterable"], types: ["node"] },
+    ...{ strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: false },
+    typeRoots: [join(root, "node_modules/@types")]
+  }
+  writeFileSync(join(temporary, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["user.ts"] }))
+  await run(bin("tsc"), ["-p", temporary]).catch((error) => failed("type-checking against the packed modules", error))
+}
+
 const LOADER = `
 for (const specifier of JSON.parse(process.argv[1])) {
   await import(specifier).catch((error) => {
@@ -100,6 +115,7 @@ try {
   await Promise.all(names.map(checkPackage))
   names.forEach(linkDependencies)
   const modules = names.flatMap(publicModules)
+  await typeCheck(modules)
   await run(process.execPath, ["--input-type=module", "--eval", LOADER, JSON.stringify(modules)], {
     cwd: temporary,
     timeout: 120_000
