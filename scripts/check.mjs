@@ -43,7 +43,7 @@ const checks = [
     after: "build"
   },
   { name: "protobuf", says: "generated protobuf is fresh", command: script("codegen-proto.mjs", "--check") },
-  { name: "unused", says: "no unused file, export or dependency", command: tool("knip") },
+  { name: "unused", says: "no unused file, export or dependency", command: tool("knip", "--no-config-hints") },
   { name: "circular", says: "no module waits for itself", command: script("checks/circular.mjs") },
   { name: "format", says: "formatted, imports in order", command: tool("biome", "check", "--colors=off", ".") },
   { name: "lint", says: "oxlint finds nothing", command: tool("oxlint", "--deny-warnings") },
