@@ -1,0 +1,130 @@
+/**
+ * The life of a key package in eight steps: a node, a database, a wallet, a registration, a rotation, a failed upload that
+ * marks nothing, the same bytes again, and the network's own client as the judge.
+ */
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
+import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
+import { registerInstallation } from "@keyward/core/lifecycle/Registration"
+import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { Entropy } from "@keyward/core/ports/Entropy"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import * as SmartContractWalletVerifier from "@keyward/core/ports/SmartContractWalletVerifier"
+import * as V3ApiClient from "@keyward/network/V3ApiClient"
+import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
+import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
+import * as DevNode from "@keyward/test-utils/devnode/DevNode"
+import * as Faults from "@keyward/test-utils/Faults"
+import * as RealClient from "@keyward/test-utils/RealClient"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import { generatePrivateKey, privateKeyToAccount } from "viem/accounts"
+import * as LedgerView from "./LedgerView.ts"
+import { bad, bold, dim, fact, good, id, note, say, short, step } from "./Terminal.ts"
+import * as ViemSigner from "./ViemSigner.ts"
+
+const account = privateKeyToAccount(generatePrivateKey())
+
+/** Everything the program needs from outside, given once. */
+const live = (filename: string, nodeUrl: string) =>
+  Layer.mergeAll(
+    SqliteKeyPackageStore.layer({ filename }).pipe(
+      Layer.provide(
+        Layer.unwrapEffect(
+          Effect.map(Entropy, ({ randomBytes }) =>
+            AesGcmKeySealer.layer({ keyId: "demo", key: Redacted.make(randomBytes(32)) })
+          )
+        )
+      )
+    ),
+    V3ApiClient.layerGrpc({ url: nodeUrl }),
+    ViemSigner.layer(account),
+    SmartContractWalletVerifier.layerNone
+  ).pipe(Layer.provideMerge(NodeCrypto.layer))
+
+const judge = (nodeUrl: string, installationId: string) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const client = yield* RealClient.make({ wallet: privateKeyToAccount(generatePrivateKey()), grpcUrl: nodeUrl })
+      const { [installationId]: status } = yield* RealClient.keyPackageStatuses(client, [installationId])
+      const notAfter = status?.lifetime?.notAfter
+      yield* status?.validationError === undefined && notAfter !== undefined
+        ? fact("libxmtp says", good(`valid until ${new Date(Number(notAfter) * 1000).toISOString().slice(0, 10)}`))
+        : fact("libxmtp says", bad(status?.validationError ?? "nothing"))
+    })
+  ).pipe(Effect.catchTag("RealClientUnavailable", (error) => say(note(`skipped: ${error.message}`))))
+
+const story = Effect.gen(function* () {
+  const store = yield* KeyPackageStore
+  const faults = yield* Faults.Faults
+  const { grpcUrl } = yield* DevNode.DevNode
+
+  yield* step(3, "A wallet registers an installation")
+  const { inboxId, installationId } = yield* registerInstallation({ includePostQuantum: true })
+  const ledger = store.getHistory(installationId)
+  yield* fact("wallet", id(account.address))
+  yield* fact("inbox", id(short(inboxId)))
+  yield* fact("installation", id(short(installationId)))
+  yield* say(dim("installation key durable, then update signed, then package uploaded, then update published"))
+  yield* LedgerView.table(yield* ledger)
+
+  yield* step(4, "The package is rotated")
+  yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: true })
+  yield* LedgerView.table(yield* ledger)
+
+  yield* step(5, "The next upload fails")
+  yield* faults.setRule(({ method }) =>
+    method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend()) : Option.none()
+  )
+  const attempts = 3
+  const error = yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: true }).pipe(
+    Effect.provideService(LifecycleSettings, { ...(yield* LifecycleSettings), uploadAttempts: attempts }),
+    Effect.flip
+  )
+  yield* LedgerView.failure(error._tag, error.message)
+  yield* fact("retryable", "isRetryable" in error ? String(error.isRetryable) : "no")
+  yield* say(`tried ${attempts} times; ${bold("nothing was marked")}: the package before is still the published one`)
+  yield* LedgerView.table(yield* ledger)
+
+  yield* step(6, "The same bytes, once the node is back")
+  yield* faults.clear
+  yield* Effect.sleep("300 millis")
+  const { published } = yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: true })
+  const uploads = (yield* faults.callsOf("uploadKeyPackage")).slice(-attempts - 1)
+  const distinct = new Set(uploads.map(({ request }) => Buffer.from(request).toString("hex"))).size
+  yield* fact("requests seen", `${uploads.length} of the node's last uploads, ${distinct} distinct`)
+  yield* fact("published", `#${published.historyId} ${id(short(published.keyPackage.ref))}`)
+  yield* LedgerView.table(yield* ledger)
+
+  yield* step(7, "The network's own client judges the package")
+  yield* judge(grpcUrl, installationId)
+
+  yield* step(8, "Timeline")
+  yield* LedgerView.timeline(yield* ledger, yield* DateTime.now)
+  yield* say("")
+})
+
+const program = Effect.gen(function* () {
+  const { grpcUrl } = yield* DevNode.DevNode
+  const folder = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "keyward-demo-"))),
+    (path) => Effect.promise(() => rm(path, { recursive: true, force: true }))
+  )
+  const filename = join(folder, "keyward.db")
+  yield* step(1, "An XMTP node, in memory, on loopback")
+  yield* fact("v3 API", grpcUrl)
+  yield* step(2, "A database")
+  yield* fact("SQLite", filename)
+  yield* fact("private keys", "sealed with AES-256-GCM before they are written")
+  yield* Effect.provide(story, live(filename, grpcUrl))
+})
+
+Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(DevNode.layer()))).catch((error: unknown) => {
+  console.error(error)
+  process.exitCode = 1
+})

@@ -1,0 +1,329 @@
+/** The pipeline, against every way in which its steps can fail: [1]-[7], [22], [24], [26], [52], [54], [66]. */
+import { describe, expect, it } from "@effect/vitest"
+import { InstallationId } from "@keyward/core/identity/InstallationId"
+import { isLive } from "@keyward/core/lifecycle/Ledger"
+import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { ApiClient } from "@keyward/core/ports/ApiClient"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
+import * as Faults from "@keyward/test-utils/Faults"
+import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FastCheck from "effect/FastCheck"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as TestClock from "effect/TestClock"
+import * as TestApp from "./TestApp.ts"
+
+const rotate = (installationId: InstallationId, includePostQuantum = true) =>
+  TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum }))
+
+/** States of the history, oldest first. */
+const states = (installationId: InstallationId) =>
+  Effect.flatMap(KeyPackageStore, (store) => store.getHistory(installationId)).pipe(
+    Effect.map((history) => history.map((entry) => entry._tag))
+  )
+
+const uploads = Effect.flatMap(Faults.Faults, (faults) => faults.callsOf("uploadKeyPackage")).pipe(
+  Effect.map((calls) => calls.map((call) => Buffer.from(call.request).toString("hex")))
+)
+
+const served = (installationId: InstallationId) =>
+  Effect.flatMap(ApiClient, (api) => api.fetchKeyPackages([installationId])).pipe(Effect.map(([slot]) => slot))
+
+describe("Rotation", () => {
+  it.effect("publishes the first package, then replaces it and dates the deletion of the old keys", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const { installationId } = yield* TestApp.newInstallation
+      const first = yield* rotate(installationId)
+      expect(first.superseded).toEqual([])
+      expect(first.published.keyPackage.bytes.length).toBe(1663)
+      expect(yield* served(installationId)).toEqual(Option.some(first.published.keyPackage.bytes))
+
+      const second = yield* rotate(installationId, false)
+      expect(second.published.keyPackage.bytes.length).toBe(437)
+      expect(second.superseded.map((entry) => entry.historyId)).toEqual([first.published.historyId])
+      const [superseded] = second.superseded
+      expect(superseded?.supersededBy).toBe(second.published.historyId)
+      expect(superseded && DateTime.distanceDuration(superseded.supersededAt, superseded.deleteAt)).toEqual(
+        Duration.hours(24)
+      )
+      expect(yield* states(installationId)).toEqual(["Superseded", "Published"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("sets the next deadline a little before 30 days", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      const { published } = yield* rotate(installationId)
+      const installation = Option.getOrThrow(yield* store.getInstallation(installationId))
+      const span = DateTime.distanceDuration(published.publishedAt, Option.getOrThrow(installation.nextRotationAt))
+      expect(Duration.between(span, { minimum: Duration.days(27), maximum: Duration.days(30) })).toBe(true)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[22] marks nothing after a failed upload, and sends the same bytes next time", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const memory = yield* MemoryKeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      const first = yield* rotate(installationId)
+      yield* faults.clearCalls
+
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      const error = yield* Effect.flip(rotate(installationId))
+      yield* faults.setRule(() => Option.none())
+      expect(error).toMatchObject({ _tag: "ApiClientError", operation: "uploadKeyPackage", reason: "Unavailable" })
+      expect(yield* states(installationId)).toEqual(["Published", "Exposed"])
+      expect(yield* served(installationId)).toEqual(Option.some(first.published.keyPackage.bytes))
+      const marks = (yield* memory.calls).filter((call) => call.operation === "markKeyPackagesBeforeIdToBeDeleted")
+      expect(marks.length).toBe(1)
+
+      const second = yield* rotate(installationId)
+      expect(yield* states(installationId)).toEqual(["Superseded", "Published"])
+      expect(new Set(yield* uploads).size).toBe(1)
+      expect((yield* uploads).length).toBe(7)
+      expect(yield* served(installationId)).toEqual(Option.some(second.published.keyPackage.bytes))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[27] does not repeat what the node refused for good", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.enqueue("uploadKeyPackage", Faults.failBeforeSend(Status.invalidArgument("no")))
+      const error = yield* Effect.flip(rotate(installationId))
+      expect(error).toMatchObject({ _tag: "ApiClientError", reason: "InvalidRequest", isRetryable: false })
+      expect((yield* uploads).length).toBe(1)
+      expect(yield* states(installationId)).toEqual(["Exposed"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[26] waits as long as the node asks, and not at all where it asks for more than a rotation has", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.enqueue("uploadKeyPackage", Faults.rateLimited(Duration.seconds(20)))
+      const fiber = yield* Effect.fork(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+      yield* TestClock.adjust("19 seconds")
+      expect((yield* uploads).length).toBe(1)
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(fiber)
+      expect((yield* uploads).length).toBe(2)
+
+      yield* faults.enqueue("uploadKeyPackage", Faults.rateLimited(Duration.hours(1)))
+      const error = yield* Effect.flip(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+      expect(error).toMatchObject({ reason: "RateLimited", retryAfter: Duration.hours(1) })
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[4] [22] gives up on an attempt that hangs, and repeats the same bytes", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.enqueue("uploadKeyPackage", Faults.hang("afterAccept"), Faults.hang())
+      const { published } = yield* rotate(installationId)
+      expect((yield* uploads).length).toBe(3)
+      expect(new Set(yield* uploads).size).toBe(1)
+      expect(yield* served(installationId)).toEqual(Option.some(published.keyPackage.bytes))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[5] after an acceptance that was never heard, the same bytes go again", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failAfterAccept()))
+      yield* Effect.flip(rotate(installationId))
+      yield* faults.setRule(() => Option.none())
+      const before = yield* served(installationId)
+      const { published } = yield* rotate(installationId)
+      expect(before).toEqual(Option.some(published.keyPackage.bytes))
+      expect(new Set(yield* uploads).size).toBe(1)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("replaces a waiting package that is no longer fit: wrong kind, or too little lifetime left", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* Effect.flip(rotate(installationId, false))
+      yield* Effect.flip(rotate(installationId, true))
+      expect(yield* states(installationId)).toEqual(["Exposed", "Exposed"])
+      yield* TestClock.adjust("43 days")
+      yield* faults.setRule(() => Option.none())
+      const { published, superseded } = yield* rotate(installationId, true)
+      expect(superseded.map((entry) => Option.isNone(entry.publishedAt))).toEqual([true, true])
+      expect(published.historyId).toBe(3)
+      expect(yield* states(installationId)).toEqual(["Superseded", "Superseded", "Published"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[52] [54] of two rotations at once, one waits for nothing and fails with Held", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.enqueue("uploadKeyPackage", Faults.delay("5 seconds"))
+      const first = yield* Effect.fork(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+      yield* TestClock.adjust("1 second")
+      const second = yield* Effect.flip(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+      expect(second).toMatchObject({ _tag: "LeaseError", reason: "Held", installationId })
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(first)
+      expect(yield* states(installationId)).toEqual(["Published"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("gives the lease back when it is interrupted, and keeps what was prepared", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.enqueue("uploadKeyPackage", Faults.hang())
+      const first = yield* Effect.fork(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(first)
+      yield* rotate(installationId, false)
+      expect(yield* states(installationId)).toEqual(["Published"])
+      expect(new Set(yield* uploads).size).toBe(1)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("sends nothing once the lease no longer covers an attempt", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      // Each attempt takes its 30 s to time out, the waits between them come on top; the lease is 5 minutes.
+      yield* faults.setRule(() => Option.some(Faults.delay("29 seconds")))
+      yield* faults.enqueue(
+        "uploadKeyPackage",
+        ...Array.from({ length: 5 }, () => Faults.rateLimited(Duration.seconds(30))),
+        Faults.hang()
+      )
+      const error = yield* Effect.flip(rotate(installationId, false))
+      expect(error).toMatchObject({ _tag: "ApiClientError", reason: "Timeout" })
+      const calls = yield* faults.callsOf("uploadKeyPackage")
+      const last = calls.at(-1)
+      expect(calls.length).toBe(6)
+      expect((last?.at ?? 0) + 30_000 <= DateTime.toEpochMillis(TestApp.START) + 5 * 60_000).toBe(true)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("refuses an installation that the store does not know", () =>
+    Effect.gen(function* () {
+      const stranger = InstallationId.make("00".repeat(32))
+      const error = yield* Effect.flip(
+        rotateAndUploadKeyPackage({ installationId: stranger, includePostQuantum: true })
+      )
+      expect(error).toMatchObject({ _tag: "StorageError", reason: "Conflict" })
+      expect(error.message).toContain(stranger)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  const uploadFault = FastCheck.constantFrom<Faults.Fault | undefined>(
+    undefined,
+    undefined,
+    Faults.failBeforeSend(),
+    Faults.failAfterAccept(),
+    Faults.failBeforeSend(Status.invalidArgument("invalid identity: validation failed")),
+    Faults.hang(),
+    Faults.hang("afterAccept"),
+    Faults.drop(),
+    Faults.drop("afterAccept"),
+    Faults.rateLimited(),
+    Faults.rateLimited(Duration.minutes(2)),
+    Faults.delay("10 seconds")
+  )
+  const storeFault = FastCheck.constantFrom(
+    undefined,
+    undefined,
+    undefined,
+    "acquireLease" as const,
+    "getInstallationKey" as const,
+    "insertKeyPackageHistory" as const,
+    "markExposed" as const,
+    "checkLease" as const,
+    "markKeyPackagesBeforeIdToBeDeleted" as const,
+    "releaseLease" as const,
+    "getNewest" as const
+  )
+  const script = FastCheck.array(
+    FastCheck.record({
+      uploads: FastCheck.array(uploadFault, { maxLength: 8 }),
+      store: storeFault,
+      includePostQuantum: FastCheck.boolean(),
+      pause: FastCheck.constantFrom<Duration.DurationInput>("0 seconds", "10 minutes", "20 days")
+    }),
+    { minLength: 1, maxLength: 6 }
+  )
+
+  it.effect.prop(
+    "[22] [61] whatever fails: nothing is marked without an acceptance, the served package opens, every key has its row",
+    [script],
+    ([steps]) =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const memory = yield* MemoryKeyPackageStore
+        const store = yield* KeyPackageStore
+        const { installationId } = yield* TestApp.newInstallation
+
+        for (const step of steps) {
+          yield* faults.clear
+          yield* faults.clearCalls
+          for (const fault of step.uploads) {
+            yield* faults.enqueue("uploadKeyPackage", fault ?? Faults.delay("0 seconds"))
+          }
+          if (step.store !== undefined) yield* memory.failNext(step.store, "Busy")
+          const before = yield* store.getHistory(installationId)
+          const exit = yield* Effect.either(rotate(installationId, step.includePostQuantum))
+          const after = yield* store.getHistory(installationId)
+          const accepted = (yield* faults.callsOf("uploadKeyPackage")).some(
+            (call) => call.outcome._tag === "Answered" && call.outcome.code === 0
+          )
+          const newlySuperseded = after.filter(
+            (entry, i) => entry._tag === "Superseded" && before[i]?._tag !== "Superseded"
+          )
+
+          if (!accepted) {
+            // Nothing that was there changed, but for a waiting row that may have been exposed.
+            expect(exit._tag).toBe("Left")
+            expect(newlySuperseded).toEqual([])
+            expect(after.filter((entry) => entry._tag === "Published")).toEqual(
+              before.filter((entry) => entry._tag === "Published")
+            )
+          }
+          if (exit._tag === "Right") {
+            expect(after.filter(isLive).map((entry) => entry._tag)).toEqual(["Published"])
+            expect(yield* served(installationId)).toEqual(Option.some(exit.right.published.keyPackage.bytes))
+          }
+          // I1 and I2: what the network serves is one of ours and its keys are here.
+          const slot = yield* served(installationId)
+          if (slot !== undefined && Option.isSome(slot)) {
+            const row = after.find((entry) => Buffer.compare(entry.keyPackage.bytes, slot.value) === 0)
+            expect(row).toBeDefined()
+            expect(row && Option.isSome(yield* store.getPrivateKeys(row.historyId))).toBe(true)
+            expect(row?._tag).not.toBe("Prepared")
+            if (row) expect(isLive(row)).toBe(true)
+          }
+          // I5: an outage does not pile up packages: at most one waits of each kind, but for those that grew old.
+          yield* TestClock.adjust(step.pause)
+        }
+      }).pipe(Effect.provide(TestApp.layer())),
+    { fastCheck: { numRuns: Number(process.env["KEYWARD_RUNS"] ?? 50) } }
+  )
+})
