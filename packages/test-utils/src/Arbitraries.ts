@@ -11,19 +11,23 @@ import type { GeneratedKeyPackage } from "@keyward/core/keypackage/GeneratedKeyP
 import { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
 import { Lifetime } from "@keyward/core/keypackage/Lifetime"
 import type { Installation, InstallationIntent } from "@keyward/core/lifecycle/Installation"
+import { shake256 } from "@noble/hashes/sha3.js"
 import * as DateTime from "effect/DateTime"
 import * as FastCheck from "effect/FastCheck"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 
 /**
- * This many random bytes. They do not shrink: a smaller key is no simpler a key, and shrinking 1216 bytes takes long.
+ * This many random bytes, spread from 64 even random bits: drawing each for itself takes milliseconds for one key package. They do
+ * not shrink, as a smaller key is no simpler a key.
  *
  * @since 1.0.0
  * @category bytes
  */
 export const bytes = (length: number): FastCheck.Arbitrary<Uint8Array> =>
-  FastCheck.noShrink(FastCheck.uint8Array({ minLength: length, maxLength: length }))
+  FastCheck.noBias(FastCheck.noShrink(FastCheck.bigInt({ min: 0n, max: 2n ** 64n - 1n }))).map((bits) =>
+    shake256(new TextEncoder().encode(`${bits}`), { dkLen: length })
+  )
 
 /**
  * A private key of 32 bytes.
