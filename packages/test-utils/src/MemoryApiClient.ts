@@ -219,27 +219,19 @@ export const make = (
   })
 
 /**
- * A client of the node in the context.
+ * A client of the node in the context, such as `DevNode.layerNode()` or a whole `DevNode.layer()`.
  *
  * @since 1.0.0
  * @category layers
  */
-export const layerClient: Layer.Layer<ApiClient, never, NodeApi> = Layer.effect(ApiClient, make())
+export const layer: Layer.Layer<ApiClient, never, NodeApi> = Layer.effect(ApiClient, make())
 
 /**
- * A client with a node of its own, which judges by this library's rules.
+ * A client with a node of its own, which judges by this library's rules unless given others.
  *
  * @since 1.0.0
  * @category layers
  */
-export const layer: Layer.Layer<ApiClient | NodeApi | NodeState | Faults> = Layer.provideMerge(layerClient, layerNode())
-
-/**
- * `layer` with another judge, such as one that takes everything.
- *
- * @since 1.0.0
- * @category layers
- */
-export const layerWith = (
-  validation: Layer.Layer<NodeValidation>
-): Layer.Layer<ApiClient | NodeApi | NodeState | Faults> => Layer.provideMerge(layerClient, layerNode(validation))
+export const layerWithNode = (
+  validation?: Layer.Layer<NodeValidation>
+): Layer.Layer<ApiClient | NodeApi | NodeState | Faults> => Layer.provideMerge(layer, layerNode(validation))
