@@ -75,7 +75,11 @@ export interface RegistrationRequest {
   /** The wallet that is to sign. */
   readonly owner: Identifier
   readonly installationKey: InstallationKeyPair
-  readonly update: IdentityUpdate.UnsignedIdentityUpdate & { readonly actions: ReadonlyArray<RegistrationAction> }
+  readonly update: {
+    readonly inboxId: InboxId
+    readonly clientTimestampNs: bigint
+    readonly actions: ReadonlyArray<RegistrationAction>
+  }
   /** What the wallet signs, once for all actions. */
   readonly text: string
   /** The inbox before the update, where it is known; nothing for a new inbox. */

@@ -43,8 +43,8 @@ const START_GROUP = 3
 const END_GROUP = 4
 const FIXED32 = 5
 
-/** How deep groups may nest (prost `RECURSION_LIMIT`). */
-const RECURSION_LIMIT = 100
+/** How deep messages and groups may nest together (prost `RECURSION_LIMIT`). */
+export const RECURSION_LIMIT = 100
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
@@ -103,9 +103,19 @@ export class ProstReader {
     return values
   }
 
-  /** Passes over the current field, groups included. */
-  skip(fieldNumber: number): void {
-    this.#skip(this.#wireType, fieldNumber, RECURSION_LIMIT)
+  /** Bytes from the start of the message to what is read next. */
+  get position(): number {
+    return this.#position
+  }
+
+  /** The wire type of the current field. */
+  get wireType(): number {
+    return this.#wireType
+  }
+
+  /** Passes over the current field, groups included, which may nest `depthLeft` deep. */
+  skip(fieldNumber: number, depthLeft = RECURSION_LIMIT): void {
+    this.#skip(this.#wireType, fieldNumber, depthLeft)
   }
 
   #skip(wireType: number, fieldNumber: number, depthLeft: number): void {

@@ -1,0 +1,73 @@
+/** Wallets, keys and verifiers for identity tests. */
+
+import { ed25519 } from "@noble/curves/ed25519.js"
+import { secp256k1 } from "@noble/curves/secp256k1.js"
+import { sha256 } from "@noble/hashes/sha2.js"
+import { bytesToHex, concatBytes, hexToBytes, utf8ToBytes } from "@noble/hashes/utils.js"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as AssociationState from "../../src/identity/AssociationState.ts"
+import * as Identifier from "../../src/identity/Identifier.ts"
+import * as InstallationId from "../../src/identity/InstallationId.ts"
+import type { InstallationKey } from "../../src/identity/InstallationKey.ts"
+import type { RootIdentifier } from "../../src/identity/MemberIdentifier.ts"
+import * as Erc191 from "../../src/identity/signature/Erc191.ts"
+import { eip191Hash } from "../../src/identity/signature/SignedText.ts"
+import { SmartContractWalletVerifier } from "../../src/ports/SmartContractWalletVerifier.ts"
+
+export const hex = hexToBytes
+export const toHex = bytesToHex
+
+export interface Wallet {
+  readonly identifier: Identifier.Identifier
+  readonly sign: (text: string) => Uint8Array
+}
+
+export const wallet = (privateKeyHex: string): Wallet => {
+  const privateKey = hex(privateKeyHex)
+  return {
+    identifier: Identifier.ethereum(Erc191.addressOf(secp256k1.getPublicKey(privateKey, false))),
+    sign: (text) => {
+      const signature = secp256k1.sign(eip191Hash(utf8ToBytes(text)), privateKey, {
+        prehash: false,
+        format: "recovered"
+      })
+      // noble puts the recovery bit first, wallets put v last.
+      return concatBytes(signature.subarray(1), Uint8Array.of(27 + (signature[0] ?? 0)))
+    }
+  }
+}
+
+export const installationKey = (seedHex: string): InstallationKey => {
+  const seed = hex(seedHex)
+  return {
+    installationId: InstallationId.fromPublicKey(ed25519.getPublicKey(seed)),
+    seed: Redacted.make(seed)
+  }
+}
+
+/** The wallet contracts of the vectors: valid iff the signature is `sha256(lower(account) || hash || salt) || salt`. */
+export const vectorWallets = Layer.succeed(SmartContractWalletVerifier, {
+  isValid: ({ address, chainId, hash, signature }) =>
+    Effect.sync(() => {
+      const salt = signature.subarray(32)
+      const account = utf8ToBytes(`${chainId}:${address}`.toLowerCase())
+      return toHex(sha256(concatBytes(account, hash, salt))) === toHex(signature.subarray(0, 32))
+    })
+})
+
+const rootText = (identifier: RootIdentifier): string =>
+  identifier._tag === "Ethereum" ? `0:${identifier.address}` : `1:${identifier.publicKey}`
+
+/** A state in the form of the vectors, order left out. */
+export const summary = (state: AssociationState.AssociationState) => ({
+  inboxId: state.inboxId as string,
+  recovery: rootText(state.recoveryIdentifier),
+  installations: AssociationState.members(state)
+    .flatMap(({ clientTimestampNs, identifier }) =>
+      identifier._tag === "Installation" ? [`${identifier.publicKey}@${clientTimestampNs}`] : []
+    )
+    .sort(),
+  identifiers: AssociationState.rootIdentifiers(state).map(rootText).sort()
+})
