@@ -1,0 +1,166 @@
+/**
+ * How a request reaches a node: one message there, one message back, whatever carries them. The layers are
+ * `GrpcTransport` and `GrpcWebTransport`; an app may bring its own by `Transport.make`.
+ *
+ * @since 1.0.0
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+
+/**
+ * Headers or trailers. Names are lower case; of a name that came several times the last value counts.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const Metadata = Schema.Record({ key: Schema.String, value: Schema.String })
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type Metadata = typeof Metadata.Type
+
+/**
+ * The node answered with another status than OK.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class GrpcStatusError extends Schema.TaggedError<GrpcStatusError>("@keyward/network/GrpcStatusError")(
+  "GrpcStatusError",
+  {
+    /** The status code: 1 to 16, or a number that gRPC does not define. */
+    code: Schema.Int,
+    /** The `grpc-message`, percent-decoded. */
+    detail: Schema.String,
+    /** The trailers, without `grpc-status` and `grpc-message`. */
+    metadata: Metadata
+  }
+) {
+  override get message(): string {
+    return `gRPC status ${this.code}: ${this.detail}`
+  }
+}
+
+/**
+ * The connection could not be made or broke. The request may have been carried out.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class ConnectionError extends Schema.TaggedError<ConnectionError>("@keyward/network/ConnectionError")(
+  "ConnectionError",
+  { detail: Schema.String }
+) {
+  override get message(): string {
+    return `connection failed: ${this.detail}`
+  }
+}
+
+/**
+ * No answer in time. The request may have been carried out.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class DeadlineError extends Schema.TaggedError<DeadlineError>("@keyward/network/DeadlineError")(
+  "DeadlineError",
+  { timeout: Schema.DurationFromSelf }
+) {
+  override get message(): string {
+    return `no answer within ${Duration.format(this.timeout)}`
+  }
+}
+
+/**
+ * What came back is not an answer to a unary call: wrong framing, no message or two, too large.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class ProtocolError extends Schema.TaggedError<ProtocolError>("@keyward/network/ProtocolError")(
+  "ProtocolError",
+  { detail: Schema.String }
+) {
+  override get message(): string {
+    return `not a gRPC answer: ${this.detail}`
+  }
+}
+
+/**
+ * Every way in which a call fails on its way.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export type TransportError = GrpcStatusError | ConnectionError | DeadlineError | ProtocolError
+
+/**
+ * A request on its way.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface UnaryRequest {
+  /** `/<package>.<service>/<method>` */
+  readonly path: string
+  /** The request message, protobuf. */
+  readonly message: Uint8Array
+  readonly metadata: Metadata
+}
+
+/**
+ * A call: a request, and how long its answer may take.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface UnaryCall extends UnaryRequest {
+  readonly timeout: Duration.Duration
+}
+
+/**
+ * The way to one node.
+ *
+ * @since 1.0.0
+ * @category tags
+ */
+export class Transport extends Context.Tag("@keyward/network/Transport")<
+  Transport,
+  {
+    /** Sends one message and gives the one that answers it. Interruption cancels the call, at the node too. */
+    readonly unary: (call: UnaryCall) => Effect.Effect<Uint8Array, TransportError>
+  }
+>() {}
+
+/**
+ * How much longer a node is told to work than the caller waits: the caller's clock decides what a timeout is, and the node
+ * still stops working for a caller that vanished without a word.
+ */
+const margin = Duration.seconds(1)
+
+/** A `grpc-timeout` value takes at most 8 digits (grpc `PROTOCOL-HTTP2.md`). */
+const maxTimeoutMillis = 99_999_999
+
+/**
+ * A transport from a function that carries one request. The deadline is kept here, by the clock of the caller, and told to
+ * the node in `grpc-timeout`.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make = (
+  send: (request: UnaryRequest) => Effect.Effect<Uint8Array, Exclude<TransportError, DeadlineError>>
+): Context.Tag.Service<Transport> => ({
+  unary: ({ message, metadata, path, timeout }) => {
+    const told = Math.ceil(Duration.toMillis(Duration.sum(timeout, margin)))
+    const deadline: Metadata = told <= maxTimeoutMillis ? { "grpc-timeout": `${told}m` } : {}
+    return Effect.timeoutFail(send({ path, message, metadata: { ...metadata, ...deadline } }), {
+      duration: timeout,
+      onTimeout: () => new DeadlineError({ timeout })
+    })
+  }
+})
