@@ -10,6 +10,7 @@ import { spawn } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
+import { stripVTControlCharacters } from "node:util"
 import { root } from "./lib/source.mjs"
 
 const tool = (name, ...args) => [join(root, "node_modules/.bin", name), ...args]
@@ -70,7 +71,7 @@ const execute = ([command, ...args]) =>
     const finish = (ok, extra = "") =>
       resolve({
         ok,
-        output: `${Buffer.concat(chunks)}${extra}`.trim(),
+        output: stripVTControlCharacters(`${Buffer.concat(chunks)}${extra}`).trim(),
         seconds: (performance.now() - started) / 1000
       })
     child.on("error", (error) => finish(false, String(error)))
