@@ -5,6 +5,7 @@
 
 import * as Redacted from "effect/Redacted"
 import {
+  type Capabilities,
   type CiphersuiteImpl,
   defaultCredentialTypes,
   defaultExtensionTypes,
@@ -16,7 +17,6 @@ import {
 } from "ts-mls"
 import * as MlsCiphersuite from "../crypto/MlsCiphersuite.ts"
 import type { InboxId } from "../identity/InboxId.ts"
-import * as InstallationId from "../identity/InstallationId.ts"
 import type { InstallationKey } from "../identity/InstallationKey.ts"
 import type { Lifetime } from "../keypackage/Lifetime.ts"
 import { CAPABILITIES, credential, keyPackageExtensions, leafNodeExtensions } from "../keypackage/Profile.ts"
@@ -44,12 +44,23 @@ const noEntropy = {
 
 const NOTHING = Redacted.make(new Uint8Array(0))
 
+/** The suite of each provider, made once. */
+const suites = new WeakMap<MlsCryptoShape, CiphersuiteImpl>()
+
+const suiteOf = (crypto: MlsCryptoShape): CiphersuiteImpl => {
+  const known = suites.get(crypto)
+  if (known !== undefined) return known
+  const fresh = MlsCiphersuite.make(crypto, noEntropy)
+  suites.set(crypto, fresh)
+  return fresh
+}
+
 /**
  * The suite for one package: it signs with the installation's key and hands out the given public keys, first `init_key`,
  * then the leaf's, where ts-mls would make new ones.
  */
 const suiteFor = (crypto: MlsCryptoShape, parts: KeyPackageParts): CiphersuiteImpl => {
-  const suite = MlsCiphersuite.make(crypto, noEntropy)
+  const suite = suiteOf(crypto)
   const keys = [parts.initKey, parts.encryptionKey].values()
   return {
     ...suite,
@@ -68,18 +79,21 @@ const suiteFor = (crypto: MlsCryptoShape, parts: KeyPackageParts): CiphersuiteIm
   }
 }
 
+/** The profile's capabilities in ts-mls's form, which asks for arrays that could be written to; it does not write. */
+const capabilities: Capabilities = {
+  versions: [protocolVersions.mls10],
+  ciphersuites: [...CAPABILITIES.cipherSuites],
+  extensions: [...CAPABILITIES.extensions],
+  proposals: [...CAPABILITIES.proposals],
+  credentials: [...CAPABILITIES.credentials]
+}
+
 /** The TLS serialization of the package. Rejects with an error of ts-mls. */
 export const assemble = async (crypto: MlsCryptoShape, parts: KeyPackageParts): Promise<Uint8Array> => {
   const { publicPackage } = await generateKeyPackageWithKey({
     cipherSuite: suiteFor(crypto, parts),
     credential: { credentialType: defaultCredentialTypes.basic, identity: credential(parts.inboxId).content },
-    capabilities: {
-      versions: [protocolVersions.mls10],
-      ciphersuites: [...CAPABILITIES.cipherSuites],
-      extensions: [...CAPABILITIES.extensions],
-      proposals: [...CAPABILITIES.proposals],
-      credentials: [...CAPABILITIES.credentials]
-    },
+    capabilities,
     lifetime: parts.lifetime,
     // Without these two, ts-mls would add GREASE, and OpenMLS refuses GREASE extensions in a key package.
     extensions: keyPackageExtensions(parts.postQuantumKey).map(({ data, type }) =>
@@ -91,7 +105,7 @@ export const assemble = async (crypto: MlsCryptoShape, parts: KeyPackageParts): 
     })),
     // The suite signs; ts-mls does not see the seed.
     signatureKeyPair: {
-      publicKey: InstallationId.toPublicKey(parts.installationKey.installationId),
+      publicKey: crypto.ed25519PublicKey(parts.installationKey.seed),
       signKey: new Uint8Array(0)
     }
   })

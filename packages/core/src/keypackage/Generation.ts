@@ -10,6 +10,7 @@ import * as Redacted from "effect/Redacted"
 import type { InboxId } from "../identity/InboxId.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
 import type { InstallationKey } from "../identity/InstallationKey.ts"
+import { equal } from "../internal/equal.ts"
 import { assemble } from "../internal/keyPackageAssembly.ts"
 import { Entropy } from "../ports/Entropy.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
@@ -55,7 +56,7 @@ export const newKeyPackage = (
       return yield* new KeyPackageGenerationError({ reason: "InvalidInstallationKey" })
     }
     if (
-      InstallationId.fromPublicKey(crypto.ed25519PublicKey(installationKey.seed)) !== installationKey.installationId
+      !equal(crypto.ed25519PublicKey(installationKey.seed), InstallationId.toPublicKey(installationKey.installationId))
     ) {
       return yield* new KeyPackageGenerationError({ reason: "InstallationKeyMismatch" })
     }

@@ -20,11 +20,11 @@ export class Lifetime extends Schema.Class<Lifetime>("@keyward/core/Lifetime")({
   notAfter: Schema.NonNegativeBigIntFromSelf
 }) {}
 
-/** How far before now a fresh package's lifetime begins, for peers whose clock is behind (libxmtp `lifetime.rs`). */
-const BACKDATE = Duration.hours(1)
+/** How far before now a fresh package's lifetime begins, for peers whose clock is behind, seconds (libxmtp `lifetime.rs`). */
+const BACKDATE = Duration.toSeconds(Duration.hours(1))
 
-/** How long after now a fresh package lives (libxmtp `lifetime.rs`). */
-const SPAN = Duration.days(84)
+/** How long after now a fresh package lives, seconds (libxmtp `lifetime.rs`). */
+const SPAN = Duration.toSeconds(Duration.days(84))
 
 /**
  * The lifetime that libxmtp gives a package made now: from one hour ago until in 84 days. A clock that has not been set
@@ -37,7 +37,7 @@ const SPAN = Duration.days(84)
 export const starting = (nowMillis: number): Lifetime => {
   const now = Math.max(0, Math.floor(nowMillis / 1000))
   return new Lifetime({
-    notBefore: BigInt(Math.max(0, now - Duration.toSeconds(BACKDATE))),
-    notAfter: BigInt(now + Duration.toSeconds(SPAN))
+    notBefore: BigInt(Math.max(0, now - BACKDATE)),
+    notAfter: BigInt(now + SPAN)
   })
 }

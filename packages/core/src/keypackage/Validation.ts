@@ -16,6 +16,7 @@ import * as Either from "effect/Either"
 import { KEY_PACKAGE_TBS, LEAF_NODE_TBS, withLabel } from "../crypto/Labels.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
 import * as MlsCredential from "../identity/MlsCredential.ts"
+import { equal } from "../internal/equal.ts"
 import * as internal from "../internal/validatedKeyPackage.ts"
 import { MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
 import * as Codec from "./Codec.ts"
@@ -57,12 +58,6 @@ export const isValidatedKeyPackage: (value: unknown) => value is ValidatedKeyPac
 
 /** Seconds since 1970, as MLS counts them. */
 const seconds = (now: DateTime.Utc): bigint => BigInt(Math.floor(now.epochMillis / 1000))
-
-const equal = (left: Uint8Array, right: Uint8Array): boolean => {
-  if (left.length !== right.length) return false
-  for (let i = 0; i < left.length; i++) if (left[i] !== right[i]) return false
-  return true
-}
 
 /** Where an extension begins in the package: its type is just before its data's length. */
 const extensionOffset = (keyPackage: DecodedKeyPackage, { data }: Extension): number =>

@@ -1,0 +1,163 @@
+/**
+ * Side-by-side measurement: every case against a floor, in the same rounds of the same run.
+ *
+ * A floor is the least that any implementation would have to do with the tools of this platform, so the ratio says what
+ * this code adds. It holds from machine to machine far better than microseconds do.
+ *
+ * @since 1.0.0
+ */
+
+/**
+ * Something to run once. Asynchronous work is waited for each time.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Work = () => unknown
+
+/**
+ * A case that is ready to be measured.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Prepared {
+  readonly subject: Work
+  readonly floor: Work
+  /** Gives back what was taken. */
+  readonly close?: (() => Promise<void>) | undefined
+}
+
+/**
+ * What is measured, and against what.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Case {
+  readonly id: string
+  /** What the floor is, in words. */
+  readonly floor: string
+  /** The ratio that is aimed at. */
+  readonly target?: number | undefined
+  readonly prepare: () => Promise<Prepared> | Prepared
+}
+
+/**
+ * What was measured; times in microseconds per run.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Measurement {
+  readonly id: string
+  readonly medianUs: number
+  readonly minUs: number
+  readonly floor: string
+  /** The median of the floor. */
+  readonly floorUs: number
+  /** `medianUs / floorUs`. */
+  readonly ratio: number
+}
+
+/**
+ * How long one batch of one side takes, about: a small part of a scheduler's time slice, so that on a busy machine most
+ * batches run undisturbed and the median is theirs. What happens rarely (a large collection) is not in a median.
+ */
+const BATCH_NANOS = 2_000_000n
+const WARM_UP_NANOS = 2_500_000_000n
+
+const runBatch = async (work: Work, times: number): Promise<bigint> => {
+  // Once unmeasured: the other side has just had the processor's caches.
+  const first = work()
+  if (first instanceof Promise) await first
+  const start = process.hrtime.bigint()
+  for (let i = 0; i < times; i++) {
+    const result = work()
+    if (result instanceof Promise) await result
+  }
+  return process.hrtime.bigint() - start
+}
+
+/** Warms up, and finds how often the work runs in one batch. */
+const calibrate = async (work: Work): Promise<number> => {
+  const start = process.hrtime.bigint()
+  let times = 1
+  let last = await runBatch(work, times)
+  while (process.hrtime.bigint() - start < WARM_UP_NANOS) {
+    times = last >= BATCH_NANOS ? times : times * 2
+    last = await runBatch(work, times)
+  }
+  return Math.max(1, Number((BigInt(times) * BATCH_NANOS) / (last === 0n ? 1n : last)))
+}
+
+const median = (values: ReadonlyArray<number>): number => {
+  const sorted = [...values].sort((left, right) => left - right)
+  const middle = sorted.length >> 1
+  const upper = sorted[middle] ?? Number.NaN
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2
+}
+
+interface Running {
+  readonly definition: Case
+  readonly prepared: Prepared
+  readonly subjectTimes: number
+  readonly floorTimes: number
+  readonly subjectUs: Array<number>
+  readonly floorUs: Array<number>
+}
+
+const micros = (nanos: bigint, times: number): number => Number(nanos) / 1000 / times
+
+const round = async (running: Running, subjectFirst: boolean): Promise<void> => {
+  const { floorTimes, prepared, subjectTimes } = running
+  const measureSubject = async () =>
+    running.subjectUs.push(micros(await runBatch(prepared.subject, subjectTimes), subjectTimes))
+  const measureFloor = async () => running.floorUs.push(micros(await runBatch(prepared.floor, floorTimes), floorTimes))
+  if (subjectFirst) {
+    await measureSubject()
+    await measureFloor()
+  } else {
+    await measureFloor()
+    await measureSubject()
+  }
+}
+
+/**
+ * Measures the cases in interleaved rounds: case after case, each with its floor right beside it and the two in turns
+ * first, so that a slow moment of the machine falls on both.
+ *
+ * @since 1.0.0
+ * @category measuring
+ */
+export const measure = async (cases: ReadonlyArray<Case>, rounds = 101): Promise<ReadonlyArray<Measurement>> => {
+  const running: Array<Running> = []
+  try {
+    for (const definition of cases) {
+      const prepared = await definition.prepare()
+      running.push({
+        definition,
+        prepared,
+        subjectTimes: await calibrate(prepared.subject),
+        floorTimes: await calibrate(prepared.floor),
+        subjectUs: [],
+        floorUs: []
+      })
+    }
+    for (let i = 0; i < rounds; i++) for (const one of running) await round(one, i % 2 === 0)
+    return running.map(({ definition, floorUs, subjectUs }) => {
+      const subject = median(subjectUs)
+      const floor = median(floorUs)
+      return {
+        id: definition.id,
+        medianUs: subject,
+        minUs: Math.min(...subjectUs),
+        floor: definition.floor,
+        floorUs: floor,
+        ratio: subject / floor
+      }
+    })
+  } finally {
+    for (const { prepared } of running) await prepared.close?.()
+  }
+}
