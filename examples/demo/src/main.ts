@@ -97,7 +97,10 @@ const story = Effect.gen(function* () {
   const { published } = yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: true })
   const uploads = (yield* faults.callsOf("uploadKeyPackage")).slice(-attempts - 1)
   const distinct = new Set(uploads.map(({ request }) => Buffer.from(request).toString("hex"))).size
-  yield* fact("requests seen", `${uploads.length} of the node's last uploads, ${distinct} distinct`)
+  yield* fact(
+    "uploads seen",
+    `${uploads.length} by the node, ${distinct === 1 ? good("all with the same bytes") : bad(`${distinct} different ones`)}`
+  )
   yield* fact("published", `#${published.historyId} ${id(short(published.keyPackage.ref))}`)
   yield* LedgerView.table(yield* ledger)
 
