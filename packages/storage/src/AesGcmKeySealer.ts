@@ -182,10 +182,13 @@ export const layerConfig = (
 const hexText = /^[0-9a-f]{64}$/i
 const base64Text = /^[A-Za-z0-9+/_-]{43}=?$/
 
-const parseKey = (text: string): Either.Either<Redacted.Redacted<Uint8Array>, ConfigError.ConfigError> => {
+const parseKey = (
+  name: string,
+  text: string
+): Either.Either<Redacted.Redacted<Uint8Array>, ConfigError.ConfigError> => {
   const encoding = hexText.test(text) ? "hex" : base64Text.test(text) ? "base64" : undefined
   return encoding === undefined
-    ? Either.left(invalid([], `expected ${KEY_BYTES} bytes in base64 or hex, found ${text.length} characters`))
+    ? Either.left(invalid([name], `expected ${KEY_BYTES} bytes in base64 or hex, found ${text.length} characters`))
     : Either.right(Redacted.make(new Uint8Array(Buffer.from(text, encoding))))
 }
 
@@ -197,7 +200,15 @@ const parseKey = (text: string): Either.Either<Redacted.Redacted<Uint8Array>, Co
  * @category config
  */
 export const key = (name: string): Config.Config<Redacted.Redacted<Uint8Array>> =>
-  Config.redacted(name).pipe(Config.mapOrFail((text) => parseKey(Redacted.value(text).trim())))
+  Config.redacted(name).pipe(Config.mapOrFail((text) => parseKey(name, Redacted.value(text).trim())))
+
+/** One `id:key` item; the id may hold colons itself. */
+const parseItem = (name: string, item: string, index: number): Either.Either<SealingKey, ConfigError.ConfigError> => {
+  const colon = item.lastIndexOf(":")
+  return colon < 1
+    ? Either.left(invalid([name], `item ${index + 1} is not of the form id:key`))
+    : Either.map(parseKey(name, item.slice(colon + 1)), (key) => ({ keyId: item.slice(0, colon), key }))
+}
 
 /**
  * Earlier sealing keys in the configuration: `id:key` items parted by commas, each key as in `key`. None where the name is
@@ -208,19 +219,11 @@ export const key = (name: string): Config.Config<Redacted.Redacted<Uint8Array>> 
  */
 export const keys = (name: string): Config.Config<ReadonlyArray<SealingKey>> =>
   Config.redacted(name).pipe(
-    Config.mapOrFail((text) =>
-      Either.all(
-        Redacted.value(text)
-          .split(",")
-          .map((item) => item.trim())
-          .filter((item) => item !== "")
-          .map((item, index) => {
-            const colon = item.lastIndexOf(":")
-            return colon < 1
-              ? Either.left(invalid([], `item ${index + 1} is not of the form id:key`))
-              : Either.map(parseKey(item.slice(colon + 1)), (key) => ({ keyId: item.slice(0, colon), key }))
-          })
-      )
-    ),
+    Config.mapOrFail((text) => {
+      const items = Redacted.value(text)
+        .split(",")
+        .map((item) => item.trim())
+      return Either.all(items.filter((item) => item !== "").map((item, index) => parseItem(name, item, index)))
+    }),
     Config.withDefault<ReadonlyArray<SealingKey>>([])
   )

@@ -35,6 +35,12 @@ const Seconds = Schema.Int.pipe(Schema.nonNegative())
 /** The columns that a state does not have. */
 const Absent = Schema.Null
 
+/** How an error names a row. */
+const nameOf = (raw: Raw, id: string): string => {
+  const value = raw[id]
+  return typeof value === "number" || typeof value === "string" ? String(value).slice(0, 64) : "?"
+}
+
 /** Decodes the rows of one table; `id` is the column that names a row in an error. */
 const decoder = <A, I>(table: string, id: string, schema: Schema.Schema<A, I>) => {
   const decode = Schema.decodeUnknownEither(schema)
@@ -42,13 +48,25 @@ const decoder = <A, I>(table: string, id: string, schema: Schema.Schema<A, I>) =
     Either.mapLeft(decode(raw), (error) => {
       // Only the path of the first issue is used: its message would show the value.
       const column = ParseResult.ArrayFormatter.formatErrorSync(error)[0]?.path[0]
-      const rowId = raw[id]
-      return corrupt(
-        table,
-        typeof rowId === "number" || typeof rowId === "string" ? String(rowId).slice(0, 64) : "?",
-        String(column ?? "?")
-      )
+      return corrupt(table, nameOf(raw, id), String(column ?? "?"))
     })
+}
+
+/** Decodes the rows of a table that have the columns of their state: one schema for each value of the column `state`. */
+const stateDecoder = <Schemas extends Record<string, Schema.Schema.AnyNoContext>>(
+  table: string,
+  id: string,
+  state: string,
+  schemas: Schemas
+) => {
+  type Row = Schema.Schema.Type<Schemas[keyof Schemas]>
+  const decoders = new Map(
+    Object.entries(schemas).map(([name, schema]) => [name, decoder<Row, unknown>(table, id, schema)])
+  )
+  return (raw: Raw): Either.Either<Row, Refused> => {
+    const decode = decoders.get(String(raw[state]))
+    return decode === undefined ? Either.left(corrupt(table, nameOf(raw, id), state)) : decode(raw)
+  }
 }
 
 const installationColumns = {
@@ -60,30 +78,26 @@ const installationColumns = {
   next_rotation_at: Schema.OptionFromNullOr(Time)
 }
 
-const decodeInstallation = decoder(
-  "keyward_installations",
-  "seq",
-  Schema.Union(
-    Schema.Struct({
-      ...installationColumns,
-      registration: Schema.Literal("Intended"),
-      identity_update: Absent,
-      registered_at: Absent
-    }),
-    Schema.Struct({
-      ...installationColumns,
-      registration: Schema.Literal("Signed"),
-      identity_update: Bytes,
-      registered_at: Absent
-    }),
-    Schema.Struct({
-      ...installationColumns,
-      registration: Schema.Literal("Registered"),
-      identity_update: Bytes,
-      registered_at: Time
-    })
-  )
-)
+const decodeInstallation = stateDecoder("keyward_installations", "seq", "registration", {
+  Intended: Schema.Struct({
+    ...installationColumns,
+    registration: Schema.Literal("Intended"),
+    identity_update: Absent,
+    registered_at: Absent
+  }),
+  Signed: Schema.Struct({
+    ...installationColumns,
+    registration: Schema.Literal("Signed"),
+    identity_update: Bytes,
+    registered_at: Absent
+  }),
+  Registered: Schema.Struct({
+    ...installationColumns,
+    registration: Schema.Literal("Registered"),
+    identity_update: Bytes,
+    registered_at: Time
+  })
+})
 
 /** The columns that `installation` reads. */
 export const installationSelect = `SELECT seq, installation_id, inbox_id, label, created_at, registration, identity_update,
@@ -122,42 +136,38 @@ const ledgerColumns = {
 }
 const notSuperseded = { superseded_by: Absent, superseded_at: Absent, delete_at: Absent }
 
-const decodeLedgerEntry = decoder(
-  "keyward_key_packages",
-  "history_id",
-  Schema.Union(
-    Schema.Struct({
-      ...ledgerColumns,
-      ...notSuperseded,
-      state: Schema.Literal("Prepared"),
-      exposed_at: Absent,
-      published_at: Absent
-    }),
-    Schema.Struct({
-      ...ledgerColumns,
-      ...notSuperseded,
-      state: Schema.Literal("Exposed"),
-      exposed_at: Time,
-      published_at: Absent
-    }),
-    Schema.Struct({
-      ...ledgerColumns,
-      ...notSuperseded,
-      state: Schema.Literal("Published"),
-      exposed_at: Time,
-      published_at: Time
-    }),
-    Schema.Struct({
-      ...ledgerColumns,
-      state: Schema.Literal("Superseded"),
-      exposed_at: Schema.OptionFromNullOr(Time),
-      published_at: Schema.OptionFromNullOr(Time),
-      superseded_by: HistoryId,
-      superseded_at: Time,
-      delete_at: Time
-    })
-  )
-)
+const decodeLedgerEntry = stateDecoder("keyward_key_packages", "history_id", "state", {
+  Prepared: Schema.Struct({
+    ...ledgerColumns,
+    ...notSuperseded,
+    state: Schema.Literal("Prepared"),
+    exposed_at: Absent,
+    published_at: Absent
+  }),
+  Exposed: Schema.Struct({
+    ...ledgerColumns,
+    ...notSuperseded,
+    state: Schema.Literal("Exposed"),
+    exposed_at: Time,
+    published_at: Absent
+  }),
+  Published: Schema.Struct({
+    ...ledgerColumns,
+    ...notSuperseded,
+    state: Schema.Literal("Published"),
+    exposed_at: Time,
+    published_at: Time
+  }),
+  Superseded: Schema.Struct({
+    ...ledgerColumns,
+    state: Schema.Literal("Superseded"),
+    exposed_at: Schema.OptionFromNullOr(Time),
+    published_at: Schema.OptionFromNullOr(Time),
+    superseded_by: HistoryId,
+    superseded_at: Time,
+    delete_at: Time
+  })
+})
 
 /** The columns that `ledgerEntry` reads. */
 export const ledgerSelect = `SELECT k.history_id, k.installation_id, i.inbox_id, k.state, k.ref, k.key_package, k.not_before,
