@@ -105,7 +105,21 @@ const encodeDetail = (detail: string): string =>
 export const okTrailers: Readonly<Record<string, string>> = { "grpc-status": "0" }
 
 /**
- * The trailers of a call that did not. `retry-after` is whole seconds, `grpc-retry-pushback-ms` the same in milliseconds.
+ * How a node asks for patience: `retry-after` in whole seconds, `grpc-retry-pushback-ms` in milliseconds.
+ *
+ * @since 1.0.0
+ * @category encoding
+ */
+export const retryTrailersOf = (retryAfter: Duration.Duration | undefined): Record<string, string> =>
+  retryAfter === undefined
+    ? {}
+    : {
+        "retry-after": String(Math.ceil(Duration.toSeconds(retryAfter))),
+        "grpc-retry-pushback-ms": String(Math.ceil(Duration.toMillis(retryAfter)))
+      }
+
+/**
+ * The trailers of a call that did not go well.
  *
  * @since 1.0.0
  * @category encoding
@@ -113,10 +127,5 @@ export const okTrailers: Readonly<Record<string, string>> = { "grpc-status": "0"
 export const trailersOf = ({ code, detail, retryAfter }: GrpcStatus): Record<string, string> => ({
   "grpc-status": String(code),
   "grpc-message": encodeDetail(detail),
-  ...(retryAfter === undefined
-    ? {}
-    : {
-        "retry-after": String(Math.ceil(Duration.toSeconds(retryAfter))),
-        "grpc-retry-pushback-ms": String(Math.ceil(Duration.toMillis(retryAfter)))
-      })
+  ...retryTrailersOf(retryAfter)
 })

@@ -13,6 +13,7 @@ import { D14nMigrationApi } from "@keyward/network/gen/xmtp/migration/api/v1/mig
 import {
   MlsApi,
   SortDirection,
+  WelcomeMessageInput_WelcomePointerSchema,
   WelcomeMessageInputSchema,
   WelcomePointerWrapperAlgorithm,
   WelcomeWrapperAlgorithm
@@ -317,7 +318,7 @@ describe("NodeApi", () => {
           welcomeMetadata: bytes("03"),
           wrapperAlgorithm: WelcomeWrapperAlgorithm.XWING_MLKEM_768_DRAFT_6
         }
-        const pointer = {
+        const pointer: MessageInitShape<typeof WelcomeMessageInput_WelcomePointerSchema> = {
           installationKey,
           welcomePointer: bytes("04"),
           hpkePublicKey: bytes("05"),
