@@ -155,7 +155,7 @@ const fold = (
       })
     }
     return next
-  }).pipe(Effect.withSpan("IdentityLog.resolve", { attributes: { updates: updates.length } }))
+  }).pipe(Effect.withSpan("IdentityLog.resolve", { attributes: { updates: updates.length }, captureStackTrace: false }))
 
 /**
  * The state that a whole log adds up to: the protobuf bytes of its updates in the order of the node
