@@ -12,9 +12,9 @@ import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { Signer, SignerError } from "@keyward/core/ports/Signer"
 import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
 import { WelcomeWrapperAlgorithm } from "@keyward/network/gen/xmtp/mls/api/v1/mls_pb"
+import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as DevNode from "@keyward/test-utils/devnode/DevNode"
 import { NodeState } from "@keyward/test-utils/devnode/NodeState"
-import * as MemoryApiClient from "@keyward/test-utils/MemoryApiClient"
 import * as MemoryKeyPackageStore from "@keyward/test-utils/MemoryKeyPackageStore"
 import * as RealClient from "@keyward/test-utils/RealClient"
 import * as Effect from "effect/Effect"
@@ -23,9 +23,9 @@ import * as Option from "effect/Option"
 import { describeReal } from "../src/Available.ts"
 import { freshWallet } from "../src/Wallets.ts"
 
-/** This library over the same node that the real client uses. */
+/** This library over gRPC on the node that the real client uses. */
 const world = () =>
-  MemoryApiClient.layer.pipe(
+  Layer.unwrapEffect(Effect.map(DevNode.DevNode, ({ grpcUrl }) => V3ApiClient.layerGrpc({ url: grpcUrl }))).pipe(
     Layer.provideMerge(DevNode.layer()),
     Layer.merge(Layer.mergeAll(MemoryKeyPackageStore.layer, NodeCrypto.layer, layerNone))
   )
