@@ -95,7 +95,7 @@ const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClie
 }
 
 /** The number of the newest schema that this release knows. */
-export const LATEST = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
+const LATEST = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
 
 /** The number of the schema that a database has; none where it has none of these tables. */
 const currentVersion = Effect.gen(function* () {
