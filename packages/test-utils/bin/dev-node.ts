@@ -13,7 +13,7 @@ const fiber = Effect.runFork(
 )
 
 const stop = () => Effect.runFork(Fiber.interrupt(fiber))
-process.once("SIGINT", stop).once("SIGTERM", stop)
+process.on("SIGINT", stop).on("SIGTERM", stop)
 
 fiber.addObserver((exit) => {
   process.exitCode = Exit.isSuccess(exit) || Exit.isInterrupted(exit) ? 0 : 1

@@ -8,14 +8,7 @@
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import type {
-  Client,
-  Identifier,
-  KeyPackageStatus,
-  LogOptions,
-  SyncWorkerMode,
-  WorkerConfigOptions
-} from "@xmtp/node-bindings"
+import type * as NodeBindings from "@xmtp/node-bindings"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -73,7 +66,7 @@ export interface RealClientOptions {
   readonly grpcUrl: string
   /** Nonce of a new inbox; 1 unless given, as the SDKs have it. */
   readonly nonce?: bigint | undefined
-  readonly workers?: WorkerConfigOptions | undefined
+  readonly workers?: NodeBindings.WorkerConfigOptions | undefined
 }
 
 /**
@@ -82,7 +75,7 @@ export interface RealClientOptions {
  * @since 1.0.0
  * @category constructors
  */
-export const load: Effect.Effect<typeof import("@xmtp/node-bindings"), RealClientUnavailable> = Effect.tryPromise({
+export const load: Effect.Effect<typeof NodeBindings, RealClientUnavailable> = Effect.tryPromise({
   try: () => import("@xmtp/node-bindings"),
   catch: (cause) => new RealClientUnavailable({ cause })
 })
@@ -102,7 +95,7 @@ export const call = <A>(operation: string, run: () => Promise<A>): Effect.Effect
  * @since 1.0.0
  * @category constructors
  */
-export const identifierOf = (wallet: Pick<Wallet, "address">): Identifier => ({
+export const identifierOf = (wallet: Pick<Wallet, "address">): NodeBindings.Identifier => ({
   identifier: wallet.address.toLowerCase(),
   // IdentifierKind.Ethereum: the enum is ambient, and not there at run time for isolated modules.
   identifierKind: 0
@@ -113,10 +106,13 @@ const temporaryFolder = Effect.acquireRelease(
   (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
 )
 
-const OFF: LogOptions = { level: "Off" as NonNullable<LogOptions["level"]> }
+const OFF: NodeBindings.LogOptions = { level: "Off" as NodeBindings.LogLevel }
+
+/** Only names the environment: the address is given. */
+const LOCAL = "Local" as NodeBindings.XmtpEnv
 
 /** The history sync server is not there, and the client works without. */
-const NO_SYNC = "Disabled" as SyncWorkerMode
+const NO_SYNC = "Disabled" as NodeBindings.SyncWorkerMode
 
 /**
  * A client that is registered with the node, and closed and forgotten at the end of the scope. Its database is plain SQLite
@@ -135,7 +131,7 @@ export const make = (
     const identifier = identifierOf(wallet)
     const dbPath = join(folder, "client.db3")
     const known = yield* call("getInboxIdByIdentity", async () => {
-      const backend = await new bindings.BackendBuilder("Local" as never).setApiUrl(grpcUrl).build()
+      const backend = await new bindings.BackendBuilder(LOCAL).setApiUrl(grpcUrl).build()
       return bindings.getInboxIdByIdentity(backend, identifier)
     })
     const inboxId = known ?? bindings.generateInboxId(identifier, nonce)
@@ -177,7 +173,7 @@ export const make = (
  */
 export interface RealClient {
   /** The native client itself. */
-  readonly client: Client
+  readonly client: NodeBindings.Client
   readonly inboxId: string
   /** Hex. */
   readonly installationId: string
@@ -195,7 +191,7 @@ export interface RealClient {
 export const keyPackageStatuses = (
   { client }: RealClient,
   installationIds: ReadonlyArray<string>
-): Effect.Effect<Record<string, KeyPackageStatus>, RealClientError> =>
+): Effect.Effect<Record<string, NodeBindings.KeyPackageStatus>, RealClientError> =>
   call("fetchKeyPackageStatusesByInstallationIds", () =>
     client.fetchKeyPackageStatusesByInstallationIds([...installationIds])
   )

@@ -13,8 +13,8 @@ import { D14nMigrationApi } from "@keyward/network/gen/xmtp/migration/api/v1/mig
 import {
   MlsApi,
   SortDirection,
-  WelcomeMessageInput_WelcomePointerSchema,
-  WelcomeMessageInputSchema,
+  type WelcomeMessageInput_WelcomePointerSchema,
+  type WelcomeMessageInputSchema,
   WelcomePointerWrapperAlgorithm,
   WelcomeWrapperAlgorithm
 } from "@keyward/network/gen/xmtp/mls/api/v1/mls_pb"
