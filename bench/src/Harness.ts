@@ -65,7 +65,8 @@ export interface Measurement {
  * batches run undisturbed and the median is theirs. What happens rarely (a large collection) is not in a median.
  */
 const BATCH_NANOS = 2_000_000n
-const WARM_UP_NANOS = 2_500_000_000n
+const WARM_UP_WINDOW_NANOS = 400_000_000n
+const WARM_UP_MOST_NANOS = 10_000_000_000n
 
 const runBatch = async (work: Work, times: number): Promise<bigint> => {
   // Once unmeasured: the other side has just had the processor's caches.
@@ -79,16 +80,27 @@ const runBatch = async (work: Work, times: number): Promise<bigint> => {
   return process.hrtime.bigint() - start
 }
 
-/** Warms up, and finds how often the work runs in one batch. */
+/**
+ * Warms up until the work gets no faster, and finds how often it runs in one batch. On a busy machine the compiler, which
+ * works beside the program, needs thousands of runs to come round.
+ */
 const calibrate = async (work: Work): Promise<number> => {
   const start = process.hrtime.bigint()
   let times = 1
-  let last = await runBatch(work, times)
-  while (process.hrtime.bigint() - start < WARM_UP_NANOS) {
-    times = last >= BATCH_NANOS ? times : times * 2
-    last = await runBatch(work, times)
+  let best = Number.POSITIVE_INFINITY
+  let settled = 0
+  while (settled < 3 && process.hrtime.bigint() - start < WARM_UP_MOST_NANOS) {
+    const windowStart = process.hrtime.bigint()
+    let bestOfWindow = Number.POSITIVE_INFINITY
+    while (process.hrtime.bigint() - windowStart < WARM_UP_WINDOW_NANOS) {
+      const nanos = await runBatch(work, times)
+      if (nanos < BATCH_NANOS / 2n) times *= 2
+      else bestOfWindow = Math.min(bestOfWindow, Number(nanos) / times)
+    }
+    settled = bestOfWindow > 0.98 * best ? settled + 1 : 0
+    best = Math.min(best, bestOfWindow)
   }
-  return Math.max(1, Number((BigInt(times) * BATCH_NANOS) / (last === 0n ? 1n : last)))
+  return Math.max(1, Math.round(Number(BATCH_NANOS) / best))
 }
 
 const median = (values: ReadonlyArray<number>): number => {

@@ -48,6 +48,8 @@ export class InvalidMlsCredential extends Schema.TaggedError<InvalidMlsCredentia
   }
 }
 
+const utf8 = new TextEncoder()
+
 /**
  * The credential's bytes as prost writes them: field 1, the inbox id in UTF-8, left out when empty. 66 bytes for an
  * inbox id.
@@ -56,7 +58,7 @@ export class InvalidMlsCredential extends Schema.TaggedError<InvalidMlsCredentia
  * @category conversions
  */
 export const encode = (credential: MlsCredential): Uint8Array => {
-  const text = new TextEncoder().encode(credential.inboxId)
+  const text = utf8.encode(credential.inboxId)
   if (text.length === 0) return new Uint8Array(0)
   const prefix: Array<number> = [0x0a]
   for (let rest = text.length; ; rest >>>= 7) {

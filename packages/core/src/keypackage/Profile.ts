@@ -108,6 +108,8 @@ export const credential = (inboxId: InboxId): Credential => ({
   content: MlsCredential.encode({ inboxId })
 })
 
+const utf8 = new TextEncoder()
+
 /**
  * The leaf's extensions: the inbox id as application id. The id has a length of its own inside `extension_data`
  * (`40 40` and 64 digits); without it libxmtp cannot read the package.
@@ -116,7 +118,7 @@ export const credential = (inboxId: InboxId): Credential => ({
  * @category constructors
  */
 export const leafNodeExtensions = (inboxId: InboxId): ReadonlyArray<Extension> => {
-  const text = new TextEncoder().encode(inboxId)
+  const text = utf8.encode(inboxId)
   const data = new Uint8Array(2 + text.length)
   // A two-byte length, which is the canonical one from 64 bytes on; an inbox id is 64.
   data[0] = 0x40 | (text.length >>> 8)
