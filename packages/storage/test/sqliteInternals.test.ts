@@ -4,12 +4,15 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import { fromDriver, reasonOfCode } from "../src/internal/sqliteErrors.ts"
 import * as transactions from "../src/internal/sqliteTransaction.ts"
+import { filename } from "./fixture.ts"
 
 const setUp = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -54,6 +57,23 @@ describe("a write transaction", () => {
       yield* Fiber.join(waiting)
       expect(yield* count).toBe(1)
     }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("holds the write lock from its beginning, so that what it reads first still holds when it writes", () =>
+    Effect.gen(function* () {
+      const file = yield* filename
+      const client = Effect.map(Layer.build(SqliteClient.layer({ filename: file })), Context.get(SqlClient.SqlClient))
+      const { count, write } = yield* Effect.provideServiceEffect(setUp, SqlClient.SqlClient, client)
+      const other = yield* client
+      yield* other`PRAGMA busy_timeout = 0`
+      // Statements of any client run on the transaction's connection as long as it is in the context.
+      const insert = Effect.mapInputContext(other`INSERT INTO parents VALUES (1)`, (context: Context.Context<never>) =>
+        Context.omit(SqlClient.TransactionConnection)(context)
+      )
+      const error = yield* write(Effect.zipRight(count, Effect.flip(insert)))
+      expect(error.cause).toMatchObject({ code: "SQLITE_BUSY" })
+      yield* insert
+    }).pipe(Effect.scoped)
   )
 
   it.effect("is not seen by a reader of the same connection before it is committed", () =>
