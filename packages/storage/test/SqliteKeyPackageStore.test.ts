@@ -14,6 +14,8 @@ import { KeyPackageStore, type StorageError } from "@keyward/core/ports/KeyPacka
 import type { KeySealer } from "@keyward/core/ports/KeySealer"
 import * as Arbitraries from "@keyward/test-utils/Arbitraries"
 import { snapshot } from "@keyward/test-utils/contracts/KeyPackageStoreContract"
+import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -117,6 +119,20 @@ describe("durability", () => {
         })
       )
       expect(yield* withStore(file, snapshot(installations))).toEqual(before)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("layerConfig takes the path from the configuration, and says which name is missing", () =>
+    Effect.gen(function* () {
+      const file = yield* filename
+      const layer = SqliteKeyPackageStore.layerConfig({ filename: Config.string("KEYWARD_DB") }).pipe(
+        Layer.provide(sealer())
+      )
+      const open = (entries: ReadonlyArray<readonly [string, string]>) =>
+        Effect.scoped(Layer.build(layer)).pipe(Effect.withConfigProvider(ConfigProvider.fromMap(new Map(entries))))
+      yield* open([["KEYWARD_DB", file]])
+      expect(existsSync(file)).toBe(true)
+      expect(String(yield* Effect.flip(open([])))).toContain("KEYWARD_DB")
     }).pipe(Effect.scoped)
   )
 
