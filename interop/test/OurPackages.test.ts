@@ -1,6 +1,10 @@
 /**
  * What this library publishes, the real client accepts: packages are valid, and installations are invited.
  */
+import { randomBytes } from "node:crypto"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { expect, it } from "@effect/vitest"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
 import * as Identifier from "@keyward/core/identity/Identifier"
@@ -13,21 +17,37 @@ import { Signer, SignerError } from "@keyward/core/ports/Signer"
 import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
 import { WelcomeWrapperAlgorithm } from "@keyward/network/gen/xmtp/mls/api/v1/mls_pb"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
+import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
+import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
 import * as DevNode from "@keyward/test-utils/devnode/DevNode"
 import { NodeState } from "@keyward/test-utils/devnode/NodeState"
-import * as MemoryKeyPackageStore from "@keyward/test-utils/MemoryKeyPackageStore"
 import * as RealClient from "@keyward/test-utils/RealClient"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import { describeReal } from "../src/Available.ts"
 import { freshWallet } from "../src/Wallets.ts"
 
-/** This library over gRPC on the node that the real client uses. */
+/** A sealed SQLite file in a folder that goes with the scope. */
+const store = Layer.unwrapScoped(
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.promise(() => mkdtemp(join(tmpdir(), "keyward-interop-"))),
+      (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+    ),
+    (folder) => SqliteKeyPackageStore.layer({ filename: join(folder, "keys.db") })
+  )
+).pipe(
+  Layer.provide(AesGcmKeySealer.layer({ keyId: "test", key: Redacted.make(randomBytes(32)) })),
+  Layer.provide(NodeCrypto.layer)
+)
+
+/** The whole library: SQLite, and gRPC to the node that the real client uses. */
 const world = () =>
   Layer.unwrapEffect(Effect.map(DevNode.DevNode, ({ grpcUrl }) => V3ApiClient.layerGrpc({ url: grpcUrl }))).pipe(
     Layer.provideMerge(DevNode.layer()),
-    Layer.merge(Layer.mergeAll(MemoryKeyPackageStore.layer, NodeCrypto.layer, layerNone))
+    Layer.merge(Layer.mergeAll(store, NodeCrypto.layer, layerNone))
   )
 
 const signerOf = (wallet: RealClient.Wallet) =>
