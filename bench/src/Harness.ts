@@ -24,6 +24,10 @@ export type Work = () => unknown
 export interface Prepared {
   readonly subject: Work
   readonly floor: Work
+  /** What the subject is made of, each measured in the same rounds. */
+  readonly parts?: Readonly<Record<string, Work>> | undefined
+  /** Other figures of the same run, microseconds. */
+  readonly beside?: (() => Promise<Readonly<Record<string, number>>>) | undefined
   /** Gives back what was taken. */
   readonly close?: (() => Promise<void>) | undefined
 }
@@ -58,6 +62,9 @@ export interface Measurement {
   readonly floorUs: number
   /** `medianUs / floorUs`. */
   readonly ratio: number
+  /** Medians of the parts. */
+  readonly parts?: Readonly<Record<string, number>>
+  readonly beside?: Readonly<Record<string, number>>
 }
 
 /**
@@ -110,29 +117,30 @@ const median = (values: ReadonlyArray<number>): number => {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2
 }
 
+/** One piece of work and its times so far. */
+interface Series {
+  readonly work: Work
+  readonly times: number
+  readonly micros: Array<number>
+}
+
 interface Running {
   readonly definition: Case
   readonly prepared: Prepared
-  readonly subjectTimes: number
-  readonly floorTimes: number
-  readonly subjectUs: Array<number>
-  readonly floorUs: Array<number>
+  readonly subject: Series
+  readonly floor: Series
+  readonly parts: ReadonlyArray<readonly [string, Series]>
 }
 
-const micros = (nanos: bigint, times: number): number => Number(nanos) / 1000 / times
+const series = async (work: Work): Promise<Series> => ({ work, times: await calibrate(work), micros: [] })
 
-const round = async (running: Running, subjectFirst: boolean): Promise<void> => {
-  const { floorTimes, prepared, subjectTimes } = running
-  const measureSubject = async () =>
-    running.subjectUs.push(micros(await runBatch(prepared.subject, subjectTimes), subjectTimes))
-  const measureFloor = async () => running.floorUs.push(micros(await runBatch(prepared.floor, floorTimes), floorTimes))
-  if (subjectFirst) {
-    await measureSubject()
-    await measureFloor()
-  } else {
-    await measureFloor()
-    await measureSubject()
-  }
+const sample = async ({ micros, times, work }: Series): Promise<void> => {
+  micros.push(Number(await runBatch(work, times)) / 1000 / times)
+}
+
+const round = async ({ floor, parts, subject }: Running, subjectFirst: boolean): Promise<void> => {
+  for (const one of subjectFirst ? [subject, floor] : [floor, subject]) await sample(one)
+  for (const [, part] of parts) await sample(part)
 }
 
 /**
@@ -147,28 +155,35 @@ export const measure = async (cases: ReadonlyArray<Case>, rounds = 101): Promise
   try {
     for (const definition of cases) {
       const prepared = await definition.prepare()
+      const parts: Array<readonly [string, Series]> = []
       running.push({
         definition,
         prepared,
-        subjectTimes: await calibrate(prepared.subject),
-        floorTimes: await calibrate(prepared.floor),
-        subjectUs: [],
-        floorUs: []
+        subject: await series(prepared.subject),
+        floor: await series(prepared.floor),
+        parts
       })
+      for (const [name, work] of Object.entries(prepared.parts ?? {})) parts.push([name, await series(work)])
     }
     for (let i = 0; i < rounds; i++) for (const one of running) await round(one, i % 2 === 0)
-    return running.map(({ definition, floorUs, subjectUs }) => {
-      const subject = median(subjectUs)
-      const floor = median(floorUs)
-      return {
+
+    const measurements: Array<Measurement> = []
+    for (const { definition, floor, parts, prepared, subject } of running) {
+      const beside = await prepared.beside?.()
+      measurements.push({
         id: definition.id,
-        medianUs: subject,
-        minUs: Math.min(...subjectUs),
+        medianUs: median(subject.micros),
+        minUs: Math.min(...subject.micros),
         floor: definition.floor,
-        floorUs: floor,
-        ratio: subject / floor
-      }
-    })
+        floorUs: median(floor.micros),
+        ratio: median(subject.micros) / median(floor.micros),
+        ...(parts.length === 0
+          ? {}
+          : { parts: Object.fromEntries(parts.map(([name, part]) => [name, median(part.micros)])) }),
+        ...(beside === undefined ? {} : { beside })
+      })
+    }
+    return measurements
   } finally {
     for (const { prepared } of running) await prepared.close?.()
   }

@@ -5,10 +5,11 @@
  */
 import { parseArgs } from "node:util"
 import * as keypackage from "./cases/keypackage.ts"
+import * as rotation from "./cases/rotation.ts"
 import { type Case, type Measurement, measure } from "./Harness.ts"
 
 /** Every case. A new group is a file in `cases/` and a line here. */
-const allCases: ReadonlyArray<Case> = [...keypackage.cases]
+const allCases: ReadonlyArray<Case> = [...keypackage.cases, ...rotation.cases]
 
 const { values } = parseArgs({
   options: { json: { type: "boolean", default: false }, only: { type: "string" }, rounds: { type: "string" } }
@@ -48,5 +49,17 @@ const table = (measurements: ReadonlyArray<Measurement>): string => {
     .join("\n")
 }
 
+/** The parts of a case and what stands beside it, a line each. */
+const details = (measurements: ReadonlyArray<Measurement>): string =>
+  measurements
+    .flatMap(({ beside = {}, id, parts = {} }) => [
+      ...Object.entries(parts).map(([name, us]) => `  ${id}, of that ${name}: ${us.toFixed(0)} us`),
+      ...Object.entries(beside).map(([name, us]) => `  beside ${id}, ${name}: ${us.toFixed(0)} us`)
+    ])
+    .map((line) => `${line}\n`)
+    .join("")
+
 const measurements = await measure(chosen, values.rounds === undefined ? undefined : Number(values.rounds))
-process.stdout.write(values.json ? `${JSON.stringify({ cases: measurements })}\n` : `${table(measurements)}\n`)
+process.stdout.write(
+  values.json ? `${JSON.stringify({ cases: measurements })}\n` : `${table(measurements)}\n${details(measurements)}`
+)

@@ -10,8 +10,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type * as NodeBindings from "@xmtp/node-bindings"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+
+const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
 
 /**
  * The native module does not load on this platform.
@@ -21,9 +24,9 @@ import type * as Scope from "effect/Scope"
  */
 export class RealClientUnavailable extends Schema.TaggedError<RealClientUnavailable>(
   "@keyward/test-utils/RealClientUnavailable"
-)("RealClientUnavailable", { cause: Schema.Defect }) {
+)("RealClientUnavailable", { detail: Schema.String }) {
   override get message(): string {
-    return `@xmtp/node-bindings does not load here: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+    return `@xmtp/node-bindings does not load here: ${this.detail}`
   }
 }
 
@@ -35,10 +38,10 @@ export class RealClientUnavailable extends Schema.TaggedError<RealClientUnavaila
  */
 export class RealClientError extends Schema.TaggedError<RealClientError>("@keyward/test-utils/RealClientError")(
   "RealClientError",
-  { operation: Schema.String, cause: Schema.Defect }
+  { operation: Schema.String, detail: Schema.String }
 ) {
   override get message(): string {
-    return `${this.operation}: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+    return `${this.operation}: ${this.detail}`
   }
 }
 
@@ -77,7 +80,7 @@ export interface RealClientOptions {
  */
 export const load: Effect.Effect<typeof NodeBindings, RealClientUnavailable> = Effect.tryPromise({
   try: () => import("@xmtp/node-bindings"),
-  catch: (cause) => new RealClientUnavailable({ cause })
+  catch: (cause) => new RealClientUnavailable({ detail: textOf(cause) })
 })
 
 /**
@@ -87,7 +90,7 @@ export const load: Effect.Effect<typeof NodeBindings, RealClientUnavailable> = E
  * @category combinators
  */
 export const call = <A>(operation: string, run: () => Promise<A>): Effect.Effect<A, RealClientError> =>
-  Effect.tryPromise({ try: run, catch: (cause) => new RealClientError({ operation, cause }) })
+  Effect.tryPromise({ try: run, catch: (cause) => new RealClientError({ operation, detail: textOf(cause) }) })
 
 /**
  * How the client names an address.
@@ -115,13 +118,13 @@ const LOCAL = "Local" as NodeBindings.XmtpEnv
 const NO_SYNC = "Disabled" as NodeBindings.SyncWorkerMode
 
 /**
- * A client that is registered with the node, and closed and forgotten at the end of the scope. Its database is plain SQLite
- * in a temporary folder.
+ * A client that is not registered yet, closed and forgotten at the end of the scope. Its database is plain SQLite in a
+ * temporary folder.
  *
  * @since 1.0.0
  * @category constructors
  */
-export const make = (
+export const open = (
   options: RealClientOptions
 ): Effect.Effect<RealClient, RealClientUnavailable | RealClientError, Scope.Scope> =>
   Effect.gen(function* () {
@@ -154,19 +157,48 @@ export const make = (
       // Nothing is left to do for a client that does not close.
       (client) => Effect.ignore(call("close", () => client.close()))
     )
-    const request = yield* call("createInboxSignatureRequest", () => client.createInboxSignatureRequest())
-    if (request !== null) {
-      yield* call("registerIdentity", async () => {
-        const signature = await wallet.signMessage({ message: await request.signatureText() })
-        await request.addEcdsaSignature(Buffer.from(signature.replace(/^0x/, ""), "hex"))
-        await client.registerIdentity(request)
-      })
-    }
     return { client, inboxId, installationId: client.installationId(), dbPath }
   })
 
 /**
- * A registered client.
+ * Lets the wallet sign the client's registration, and gives the call that registers it: key package, identity update, log.
+ * None where the installation is registered already.
+ *
+ * @since 1.0.0
+ * @category combinators
+ */
+export const signRegistration = (
+  { client }: RealClient,
+  wallet: Wallet
+): Effect.Effect<Option.Option<Effect.Effect<void, RealClientError>>, RealClientError> =>
+  Effect.gen(function* () {
+    const request = yield* call("createInboxSignatureRequest", () => client.createInboxSignatureRequest())
+    if (request === null) return Option.none()
+    yield* call("sign", async () => {
+      const signature = await wallet.signMessage({ message: await request.signatureText() })
+      await request.addEcdsaSignature(Buffer.from(signature.replace(/^0x/, ""), "hex"))
+    })
+    return Option.some(call("registerIdentity", () => client.registerIdentity(request)))
+  })
+
+/**
+ * A client that is registered with the node, as `open`.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make = (
+  options: RealClientOptions
+): Effect.Effect<RealClient, RealClientUnavailable | RealClientError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const real = yield* open(options)
+    const register = yield* signRegistration(real, options.wallet)
+    if (Option.isSome(register)) yield* register.value
+    return real
+  })
+
+/**
+ * The client and who it is.
  *
  * @since 1.0.0
  * @category models
