@@ -5,7 +5,6 @@
  */
 import { ApiClientError, type Operation, type Reason } from "@keyward/core/ports/ApiClient"
 import * as Clock from "effect/Clock"
-import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -102,9 +101,8 @@ export const retryAfterOf = (metadata: Metadata, now: number): Option.Option<Dur
   const header = metadata["retry-after"]
   const seconds = wholeNumber(header)
   if (seconds !== undefined) return Option.some(Duration.seconds(seconds))
-  return /^[A-Z][a-z]{2}, .* GMT$/.test(header ?? "")
-    ? Option.map(DateTime.make(header ?? ""), (date) => Duration.millis(Math.max(0, date.epochMillis - now)))
-    : Option.none()
+  const date = /^[A-Z][a-z]{2}, .* GMT$/.test(header ?? "") ? Date.parse(header ?? "") : Number.NaN
+  return Number.isNaN(date) ? Option.none() : Option.some(Duration.millis(Math.max(0, date - now)))
 }
 
 /**

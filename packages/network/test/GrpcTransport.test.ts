@@ -1,0 +1,260 @@
+/**
+ * Native gRPC against servers that misbehave as only a server by hand can.
+ */
+import { readFileSync } from "node:fs"
+import * as Http2 from "node:http2"
+import * as Net from "node:net"
+import { describe, expect, it } from "@effect/vitest"
+import { limits } from "@keyward/core/ports/ApiClient"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as TestClock from "effect/TestClock"
+import * as TestServices from "effect/TestServices"
+import * as GrpcTransport from "../src/GrpcTransport.ts"
+import { frame } from "../src/internal/grpcWebFraming.ts"
+
+const pem = (name: string) => readFileSync(new URL(`./fixtures/${name}.pem`, import.meta.url), "utf8")
+const [certificate, key] = [pem("localhost-cert"), pem("localhost-key")]
+
+/** The port of a server that listens for as long as the scope lives. */
+const listening = (server: Net.Server) =>
+  Effect.acquireRelease(
+    Effect.async<number>((resume) => {
+      server.listen(0, "127.0.0.1", () => {
+        const address = server.address()
+        resume(Effect.succeed(address === null || typeof address === "string" ? 0 : address.port))
+      })
+    }),
+    () => Effect.sync(() => server.close())
+  )
+
+type OnStream = (stream: Http2.ServerHttp2Stream, headers: Http2.IncomingHttpHeaders) => void
+
+const serve = (onStream: OnStream, server: Http2.Http2Server | Http2.Http2SecureServer = Http2.createServer()) =>
+  Effect.gen(function* () {
+    const sessions = new Set<Http2.ServerHttp2Session>()
+    server.on("session", (session: Http2.ServerHttp2Session) => {
+      sessions.add(session)
+      session.on("error", () => {})
+      session.once("close", () => sessions.delete(session))
+    })
+    server.on("stream", (stream: Http2.ServerHttp2Stream, headers: Http2.IncomingHttpHeaders) => {
+      stream.on("error", () => {})
+      onStream(stream, headers)
+    })
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const session of sessions) session.destroy()
+      })
+    )
+    return { port: yield* listening(server), sessions }
+  })
+
+const HEADERS = { ":status": 200, "content-type": "application/grpc" } as const
+
+/** Headers, this body, these trailers. */
+const answer =
+  (body: Uint8Array, trailers: Record<string, string> = { "grpc-status": "0" }): OnStream =>
+  (stream) => {
+    stream.respond(HEADERS, { waitForTrailers: true })
+    stream.once("wantTrailers", () => stream.sendTrailers(trailers))
+    stream.end(body)
+  }
+
+const call = { path: "/a.B/C", message: Uint8Array.of(1), metadata: {}, timeout: Duration.seconds(30) }
+
+const callOn = (port: number) =>
+  Effect.flatMap(GrpcTransport.make({ url: `http://127.0.0.1:${port}` }), ({ unary }) => unary(call))
+
+describe("a call", () => {
+  it.scoped("carries path, headers and message, and brings the message back as plain bytes", () =>
+    Effect.gen(function* () {
+      let seen: Http2.IncomingHttpHeaders = {}
+      const received: Array<Buffer> = []
+      const { port } = yield* serve((stream, headers) => {
+        seen = headers
+        stream.on("data", (chunk: Buffer) => received.push(chunk))
+        stream.once("end", () => answer(frame(Uint8Array.of(4, 5)))(stream, headers))
+      })
+      const { unary } = yield* GrpcTransport.make({ url: `grpc://127.0.0.1:${port}` })
+      const whole = Uint8Array.of(9, 1, 2, 3, 9)
+      const response = yield* unary({ ...call, message: whole.subarray(1, 4), metadata: { "x-app-version": "a/1" } })
+      expect(response).toEqual(Uint8Array.of(4, 5))
+      expect(Buffer.isBuffer(response)).toBe(false)
+      expect(Uint8Array.from(Buffer.concat(received))).toEqual(frame(Uint8Array.of(1, 2, 3)))
+      expect(seen).toMatchObject({
+        ":path": "/a.B/C",
+        "content-type": "application/grpc",
+        te: "trailers",
+        "x-app-version": "a/1",
+        "grpc-timeout": "31000m"
+      })
+      expect(seen["x-libxmtp-version"]).toBeUndefined()
+    })
+  )
+
+  it.scoped("takes a message of many megabytes", () =>
+    Effect.gen(function* () {
+      const large = new Uint8Array(20 * 1024 * 1024).fill(7)
+      const { port } = yield* serve(answer(frame(large)))
+      expect((yield* callOn(port)).length).toBe(large.length)
+    })
+  )
+})
+
+describe("an answer", () => {
+  it.scoped("that is a status after headers is the node's, with its trailers", () =>
+    Effect.gen(function* () {
+      const trailers = { "grpc-status": "8", "grpc-message": "100%25 too%20fast", "grpc-retry-pushback-ms": "250" }
+      const { port } = yield* serve(answer(new Uint8Array(0), trailers))
+      expect(yield* Effect.flip(callOn(port))).toMatchObject({
+        _tag: "GrpcStatusError",
+        code: 8,
+        detail: "100% too fast",
+        metadata: { "grpc-retry-pushback-ms": "250" }
+      })
+    })
+  )
+
+  it.scoped("that is larger than a message may be is none", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve(answer(frame(new Uint8Array(limits.messageBytes + 1))))
+      expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "ProtocolError" })
+    })
+  )
+
+  it.scoped("without a message is none", () =>
+    Effect.gen(function* () {
+      const { port: none } = yield* serve(answer(new Uint8Array(0)))
+      expect(yield* Effect.flip(callOn(none))).toMatchObject({ _tag: "ProtocolError" })
+    })
+  )
+
+  it.scoped("of a proxy without gRPC is the code that its HTTP status stands for", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve((stream) => {
+        stream.respond({ ":status": 503, "content-type": "text/html" })
+        stream.end("<html>")
+      })
+      expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "GrpcStatusError", code: 14 })
+    })
+  )
+})
+
+describe("a connection", () => {
+  it.scoped("that is refused fails at once", () =>
+    Effect.gen(function* () {
+      const port = yield* Effect.scoped(listening(Net.createServer()))
+      expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "ConnectionError" })
+    })
+  )
+
+  it.scoped("that is reset before or after headers, or only the stream, is a connection failure", () =>
+    Effect.gen(function* () {
+      const breaks: ReadonlyArray<OnStream> = [
+        (stream) => stream.session?.destroy(),
+        (stream) => {
+          stream.respond(HEADERS)
+          stream.write(frame(Uint8Array.of(1)).subarray(0, 3), () => stream.session?.destroy())
+        },
+        (stream) => stream.close(Http2.constants.NGHTTP2_INTERNAL_ERROR),
+        (stream) => stream.close(Http2.constants.NGHTTP2_CANCEL)
+      ]
+      for (const onStream of breaks) {
+        const { port } = yield* serve(onStream)
+        expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "ConnectionError" })
+      }
+    })
+  )
+
+  it.scoped("that never stands is given up after the connect timeout, before the deadline", () =>
+    Effect.gen(function* () {
+      const accepted: Array<Net.Socket> = []
+      let onAccept = () => {}
+      const silent = Net.createServer((socket) => {
+        accepted.push(socket.on("error", () => {}))
+        onAccept()
+      })
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          for (const socket of accepted) socket.destroy()
+        })
+      )
+      const port = yield* listening(silent)
+      const fiber = yield* Effect.fork(Effect.flip(callOn(port)))
+      yield* Effect.async<void>((resume) => {
+        if (accepted.length > 0) resume(Effect.void)
+        else onAccept = () => resume(Effect.void)
+      })
+      yield* TestClock.adjust("10 seconds")
+      const error = yield* Fiber.join(fiber)
+      expect(error).toMatchObject({ _tag: "ConnectionError", detail: "no connection within 10s" })
+    })
+  )
+
+  it.scoped("that stands is used until the deadline", () =>
+    Effect.gen(function* () {
+      let onCall = () => {}
+      const { port } = yield* serve(() => onCall())
+      const called = Effect.async<void>((resume) => {
+        onCall = () => resume(Effect.void)
+      })
+      const fiber = yield* Effect.fork(Effect.flip(callOn(port)))
+      yield* called
+      yield* TestClock.adjust("29999 millis")
+      expect(yield* Fiber.poll(fiber)).toMatchObject({ _tag: "None" })
+      yield* TestClock.adjust("1 millis")
+      expect(yield* Fiber.join(fiber)).toMatchObject({ _tag: "DeadlineError" })
+    })
+  )
+
+  it.live("ends with the scope", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port, sessions } = yield* serve(answer(frame(Uint8Array.of(1))))
+        yield* Effect.scoped(callOn(port))
+        // The goodbye takes its way through the loopback.
+        yield* Effect.repeat(Effect.sleep("1 millis"), { while: () => sessions.size > 0 })
+        expect(sessions.size).toBe(0)
+      })
+    )
+  )
+
+  it.scoped("that was lost comes back", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { port } = yield* serve((stream, headers) => {
+        calls += 1
+        if (calls === 1) stream.session?.destroy()
+        else answer(frame(Uint8Array.of(2)))(stream, headers)
+      })
+      const { unary } = yield* GrpcTransport.make({ url: `http://127.0.0.1:${port}` })
+      expect(yield* Effect.flip(unary(call))).toMatchObject({ _tag: "ConnectionError" })
+      expect(yield* TestServices.provideLive(unary(call))).toEqual(Uint8Array.of(2))
+    })
+  )
+})
+
+describe("TLS", () => {
+  const secure = () => Http2.createSecureServer({ cert: certificate, key })
+
+  it.scoped("is spoken for https and grpcs, to nodes whose authority is trusted", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve(answer(frame(Uint8Array.of(3))), secure())
+      for (const scheme of ["https", "grpcs"]) {
+        const url = `${scheme}://localhost:${port}`
+        const { unary } = yield* GrpcTransport.make({ url, rootCertificates: certificate })
+        expect(yield* unary(call)).toEqual(Uint8Array.of(3))
+      }
+    })
+  )
+
+  it.scoped("is refused to anyone else", () =>
+    Effect.gen(function* () {
+      const { port } = yield* serve(answer(frame(Uint8Array.of(3))), secure())
+      const { unary } = yield* GrpcTransport.make({ url: `https://localhost:${port}` })
+      expect(yield* Effect.flip(unary(call))).toMatchObject({ _tag: "ConnectionError" })
+    })
+  )
+})
