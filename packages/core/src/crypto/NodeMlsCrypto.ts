@@ -15,10 +15,11 @@ import {
   sign,
   verify
 } from "node:crypto"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
+import { type Ed25519Signature, MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
 import { isSmallOrder } from "./SmallOrder.ts"
 
 type Curve = "Ed25519" | "X25519"
@@ -91,17 +92,27 @@ export const make = (): MlsCryptoShape => {
     return fresh
   }
 
+  // OpenSSL refuses an s that is not below the group order and compares R as bytes, without the cofactor: what is left of
+  // `verify_strict` is the points of small order.
+  const mayVerify = (publicKey: Uint8Array, signature: Uint8Array): boolean =>
+    publicKey.length === 32 && signature.length === 64 && !isSmallOrder(publicKey) && !isSmallOrder(signature)
+
+  /** One verification on libuv's thread pool. */
+  const verifyOnPool = ({ message, publicKey, signature }: Ed25519Signature): Effect.Effect<boolean> =>
+    Effect.async((resume) => {
+      if (!mayVerify(publicKey, signature)) return resume(Effect.succeed(false))
+      verify(null, message, verifyingKey(publicKey), signature, (error, isValid) =>
+        // An error is none of the signature's: 32 bytes are always a key, and what is no signature is just not valid.
+        resume(error === null ? Effect.succeed(isValid) : Effect.die(error))
+      )
+    })
+
   return {
     ed25519PublicKey: (seed) => signingKey(seed).publicKey.slice(),
     ed25519Sign: (seed, message) => new Uint8Array(sign(null, message, signingKey(seed).key)),
-    // OpenSSL refuses an s that is not below the group order and compares R as bytes, without the cofactor: what is left
-    // of `verify_strict` is the points of small order.
     ed25519VerifyStrict: (publicKey, message, signature) =>
-      publicKey.length === 32 &&
-      signature.length === 64 &&
-      !isSmallOrder(publicKey) &&
-      !isSmallOrder(signature) &&
-      verify(null, message, verifyingKey(publicKey), signature),
+      mayVerify(publicKey, signature) && verify(null, message, verifyingKey(publicKey), signature),
+    ed25519VerifyStrictAll: (signatures) => Effect.forEach(signatures, verifyOnPool, { concurrency: "unbounded" }),
     x25519PublicKey: (privateKey) => publicHalf(privateKeyObject("X25519", Redacted.value(privateKey))),
     x25519: (privateKey, publicKey) => {
       if (publicKey.length !== 32) return Option.none()

@@ -10,6 +10,7 @@
  *
  * @since 1.0.0
  */
+import * as Arr from "effect/Array"
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -74,16 +75,31 @@ const lifetimeAt = (
       ? Either.left(new KeyPackageNotYetValid({ notBefore: lifetime.notBefore, now }))
       : Either.void
 
-/** Checks 1 to 14. */
-const validate = (
+/** What the two signatures of a package cover, each with its label. */
+const leafContent = (keyPackage: DecodedKeyPackage): Uint8Array =>
+  withLabel(LEAF_NODE_TBS, keyPackage.leafNodeToBeSigned)
+const packageContent = (keyPackage: DecodedKeyPackage): Uint8Array => withLabel(KEY_PACKAGE_TBS, keyPackage.toBeSigned)
+
+/** Says whether a package's two signatures verify; asked only when the checks come to them. */
+interface Signatures {
+  readonly leaf: (keyPackage: DecodedKeyPackage) => boolean
+  readonly keyPackage: (keyPackage: DecodedKeyPackage) => boolean
+}
+
+const verifyNow = (crypto: MlsCryptoShape): Signatures => ({
+  leaf: (decoded) =>
+    crypto.ed25519VerifyStrict(decoded.leafNode.signatureKey, leafContent(decoded), decoded.leafNode.signature),
+  keyPackage: (decoded) =>
+    crypto.ed25519VerifyStrict(decoded.leafNode.signatureKey, packageContent(decoded), decoded.signature)
+})
+
+/** Checks 3 to 14; 1 and 2 are in the decoding: one package in its canonical form. */
+const judge = (
   crypto: MlsCryptoShape,
-  bytes: Uint8Array,
+  keyPackage: DecodedKeyPackage,
+  signatures: Signatures,
   now: bigint
 ): Either.Either<ValidatedKeyPackage, KeyPackageValidationError> => {
-  // 1 and 2: one package in its canonical form
-  const decoding = Codec.decode(bytes)
-  if (Either.isLeft(decoding)) return Either.left(decoding.left)
-  const keyPackage = decoding.right
   const { leafNode } = keyPackage
 
   // 3: the one suite
@@ -94,10 +110,7 @@ const validate = (
   // 4 and 5: the leaf was made for a key package and is signed
   const { source } = leafNode
   if (source._tag !== "KeyPackage") return Either.left(new InvalidLeafNodeSourceType({ source: source._tag }))
-  const leafContent = withLabel(LEAF_NODE_TBS, keyPackage.leafNodeToBeSigned)
-  if (!crypto.ed25519VerifyStrict(leafNode.signatureKey, leafContent, leafNode.signature)) {
-    return Either.left(new InvalidLeafNodeSignature())
-  }
+  if (!signatures.leaf(keyPackage)) return Either.left(new InvalidLeafNodeSignature())
 
   // 6 to 8: version, keys, extensions
   if (keyPackage.version !== PROTOCOL_VERSION) {
@@ -116,10 +129,7 @@ const validate = (
   }
 
   // 9: the package is signed
-  const content = withLabel(KEY_PACKAGE_TBS, keyPackage.toBeSigned)
-  if (!crypto.ed25519VerifyStrict(leafNode.signatureKey, content, keyPackage.signature)) {
-    return Either.left(new InvalidKeyPackageSignature())
-  }
+  if (!signatures.keyPackage(keyPackage)) return Either.left(new InvalidKeyPackageSignature())
 
   // 10: the leaf supports what the package carries; looked up in a set, for a hostile package lists many of both
   const supported = new Set(leafNode.capabilities.extensions)
@@ -179,7 +189,53 @@ export const validateKeyPackage = (
   bytes: Uint8Array,
   now: DateTime.Utc
 ): Effect.Effect<ValidatedKeyPackage, KeyPackageValidationError, MlsCrypto> =>
-  Effect.flatMap(MlsCrypto, (crypto) => validate(crypto, new Uint8Array(bytes), seconds(now)))
+  Effect.flatMap(MlsCrypto, (crypto) =>
+    Either.flatMap(Codec.decode(new Uint8Array(bytes)), (decoded) =>
+      judge(crypto, decoded, verifyNow(crypto), seconds(now))
+    )
+  )
+
+/** Packages decoded in one turn of the event loop: about a millisecond of ordinary ones. */
+const PACKAGES_PER_TURN = 32
+
+/**
+ * `validateKeyPackage` of each, in order. The signatures are verified beside the event loop, and other fibers run in between.
+ *
+ * @since 1.0.0
+ * @category validation
+ */
+export const validateKeyPackages = (
+  packages: ReadonlyArray<Uint8Array>,
+  now: DateTime.Utc
+): Effect.Effect<ReadonlyArray<Either.Either<ValidatedKeyPackage, KeyPackageValidationError>>, never, MlsCrypto> =>
+  Effect.gen(function* () {
+    const crypto = yield* MlsCrypto
+    const turns = Arr.chunksOf(packages, PACKAGES_PER_TURN)
+    const judged = yield* Effect.forEach(
+      turns,
+      (turn) =>
+        Effect.gen(function* () {
+          const decodings = turn.map((bytes) => Codec.decode(new Uint8Array(bytes)))
+          const decoded = Arr.getRights(decodings)
+          const verified = yield* crypto.ed25519VerifyStrictAll(
+            decoded.flatMap((one) => {
+              const publicKey = one.leafNode.signatureKey
+              return [
+                { publicKey, message: leafContent(one), signature: one.leafNode.signature },
+                { publicKey, message: packageContent(one), signature: one.signature }
+              ]
+            })
+          )
+          const places = new Map(decoded.map((one, index) => [one, 2 * index]))
+          const answer = (one: DecodedKeyPackage, offset: number) => verified[(places.get(one) ?? 0) + offset] === true
+          const signatures: Signatures = { leaf: (one) => answer(one, 0), keyPackage: (one) => answer(one, 1) }
+          return decodings.map(Either.flatMap((one) => judge(crypto, one, signatures, seconds(now))))
+        }),
+      // The next turn is decoded while the pool verifies this one.
+      { concurrency: 2 }
+    )
+    return judged.flat()
+  })
 
 /**
  * Checks the lifetime of a validated package once more, at the time of its use (RFC 9420 section 7.3).
@@ -190,4 +246,4 @@ export const validateKeyPackage = (
 export const validateLifetime = (
   keyPackage: ValidatedKeyPackage,
   now: DateTime.Utc
-): Effect.Effect<void, KeyPackageExpired | KeyPackageNotYetValid> => lifetimeAt(keyPackage.lifetime, seconds(now))
+): Either.Either<void, KeyPackageExpired | KeyPackageNotYetValid> => lifetimeAt(keyPackage.lifetime, seconds(now))

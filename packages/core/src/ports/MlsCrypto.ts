@@ -4,12 +4,26 @@
  * @since 1.0.0
  */
 import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 
 /**
- * What MLS needs of `MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519`. Every function is synchronous, takes no
- * randomness of its own (key material comes from `Entropy`) and takes private keys only as `Redacted`.
+ * One signature to verify.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Ed25519Signature {
+  readonly publicKey: Uint8Array
+  readonly message: Uint8Array
+  readonly signature: Uint8Array
+}
+
+/**
+ * What MLS needs of `MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519`. Every function but
+ * `ed25519VerifyStrictAll` is synchronous. None takes randomness of its own (key material comes from `Entropy`), and all take
+ * private keys only as `Redacted`.
  *
  * A private key of the wrong length is a defect: lengths are checked where keys enter.
  *
@@ -26,6 +40,13 @@ export interface MlsCryptoShape {
    * public key or R, canonical s and R, no cofactor. Keys and signatures of a wrong length are no defect, just invalid.
    */
   readonly ed25519VerifyStrict: (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean
+  /**
+   * `ed25519VerifyStrict` of each, in order, beside the event loop and on as many cores as there are. For many signatures:
+   * for one or two the way there and back costs more than it saves.
+   */
+  readonly ed25519VerifyStrictAll: (
+    signatures: ReadonlyArray<Ed25519Signature>
+  ) => Effect.Effect<ReadonlyArray<boolean>>
   /** The X25519 public key (32 bytes, RFC 7748) of 32 private bytes. */
   readonly x25519PublicKey: (privateKey: Redacted.Redacted<Uint8Array>) => Uint8Array
   /** The X25519 shared secret (32 bytes). None if the public key is no 32-byte key or leads to zero. */

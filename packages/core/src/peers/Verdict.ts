@@ -1,0 +1,113 @@
+/**
+ * What is known of another installation's key package: usable, or exactly why not.
+ *
+ * @since 1.0.0
+ */
+import * as Data from "effect/Data"
+import type * as DateTime from "effect/DateTime"
+import type { IdentityError } from "../identity/IdentityError.ts"
+import type { InboxId } from "../identity/InboxId.ts"
+import type { InstallationId } from "../identity/InstallationId.ts"
+import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
+import type { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
+import type { ValidatedKeyPackage } from "../keypackage/Validation.ts"
+import type { InvalidWelcomeWrapperEncryption, WelcomeTarget } from "../keypackage/WelcomeTarget.ts"
+import type { ApiClientError } from "../ports/ApiClient.ts"
+
+/**
+ * Why an installation cannot be invited now.
+ *
+ * - `Missing`: the node knows no package of it
+ * - `Unreachable`: the node did not answer for this package; nothing is known
+ * - `InvalidKeyPackage`: one of MLS's or XMTP's checks of the package itself
+ * - `OtherInstallation`: a package of another installation under this one's id
+ * - `MalformedInboxId`: the credential names something that is no inbox id
+ * - `InboxUnreachable`: the identity log could not be read; nothing is known of the membership
+ * - `UnknownInbox`: the inbox named by the credential has no log
+ * - `InvalidIdentityLog`: the log does not add up to a state. Retryable where a smart contract wallet could not be asked
+ * - `OtherInbox`: the log served for the inbox is that of another
+ * - `NotAMember`: the inbox does not name the installation: it never did, or revoked it
+ * - `InvalidWelcomeWrapper`: the package is valid, but no Welcome can be wrapped to it
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Reason = Data.TaggedEnum<{
+  Missing: {}
+  Unreachable: { readonly error: ApiClientError }
+  InvalidKeyPackage: { readonly error: KeyPackageValidationError }
+  OtherInstallation: { readonly actual: InstallationId }
+  MalformedInboxId: { readonly length: number }
+  InboxUnreachable: { readonly inboxId: InboxId; readonly error: ApiClientError }
+  UnknownInbox: { readonly inboxId: InboxId }
+  InvalidIdentityLog: { readonly inboxId: InboxId; readonly error: IdentityError }
+  OtherInbox: { readonly inboxId: InboxId; readonly error: IdentityError }
+  NotAMember: { readonly inboxId: InboxId; readonly sequenceId: bigint }
+  InvalidWelcomeWrapper: { readonly inboxId: InboxId; readonly error: InvalidWelcomeWrapperEncryption }
+}>
+
+/**
+ * @since 1.0.0
+ * @category constructors
+ */
+export const Reason = Data.taggedEnum<Reason>()
+
+/**
+ * What is remarkable about a usable package. Findings report; they do not refuse.
+ *
+ * - `OlderThanSeen`: a package made before the newest one ever seen of this installation: a stale or a replaying node
+ * - `PolicyViolated`: a strict policy that was asked for, by its name
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Finding = Data.TaggedEnum<{
+  OlderThanSeen: { readonly seen: KeyPackageRef; readonly seenNotBefore: bigint; readonly notBefore: bigint }
+  PolicyViolated: { readonly policy: string; readonly detail: string }
+}>
+
+/**
+ * @since 1.0.0
+ * @category constructors
+ */
+export const Finding = Data.taggedEnum<Finding>()
+
+/**
+ * The installation can be invited with this package, judged at this time by this state of its inbox.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Usable {
+  readonly _tag: "Usable"
+  readonly installationId: InstallationId
+  readonly inboxId: InboxId
+  readonly keyPackage: ValidatedKeyPackage
+  /** How a Welcome is to be wrapped, and whether it can be post-quantum. */
+  readonly welcomeTarget: WelcomeTarget
+  /** The newest update of the inbox's log that was taken into account. */
+  readonly sequenceId: bigint
+  readonly judgedAt: DateTime.Utc
+  readonly findings: ReadonlyArray<Finding>
+}
+
+/**
+ * The installation cannot be invited now.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Unusable {
+  readonly _tag: "Unusable"
+  readonly installationId: InstallationId
+  readonly reason: Reason
+  readonly judgedAt: DateTime.Utc
+}
+
+/**
+ * What is known of one installation.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Verdict = Usable | Unusable
