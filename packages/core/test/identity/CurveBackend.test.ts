@@ -11,7 +11,7 @@ import * as FastCheck from "effect/FastCheck"
 import { CurveBackend, noble, type Operations } from "../../src/identity/CurveBackend.ts"
 import * as FastCurveBackend from "../../src/identity/FastCurveBackend.ts"
 import * as IdentityLog from "../../src/identity/IdentityLog.ts"
-import { contexts, verifyPrehashed } from "../../src/identity/signature/InstallationKey.ts"
+import { contexts, verifyPrehashed } from "../../src/identity/signature/InstallationSignature.ts"
 import { hex, summary, toHex, vectorWallets } from "./fixtures.ts"
 
 const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
@@ -33,6 +33,31 @@ const agree = <A>(
       { seed: SEED, numRuns }
     )
   )
+
+describe("the reference decodes keys as ed25519-dalek does", () => {
+  const [zero, one] = [new Uint8Array(32), Uint8Array.of(1, ...new Uint8Array(31))]
+  /** -A of a key with this y, p added to it or not, sign bit set or not. */
+  const negated = (y: number, plusP: boolean, sign: boolean) => {
+    const bytes = plusP
+      ? Uint8Array.of(0xed + y, ...new Array<number>(30).fill(0xff), 0x7f)
+      : Uint8Array.of(y, ...zero.subarray(1))
+    if (sign) bytes[31] = (bytes[31] ?? 0) | 0x80
+    return noble.combineEd25519(zero, one, bytes)
+  }
+
+  it("y of p and above is y minus p", () => {
+    const decodable = Array.from({ length: 19 }, (_, y) => y).filter((y) => negated(y, false, false) !== undefined)
+    expect(decodable.length).toBeGreaterThan(5)
+    for (const y of decodable) expect(negated(y, true, false)).toEqual(negated(y, false, false))
+    for (const y of decodable) expect(negated(y, true, true)).toEqual(negated(y, false, true))
+  })
+
+  it("x of 0 with the sign bit set is 0, and a y off the curve is no key", () => {
+    expect(negated(1, false, false)).toEqual(one)
+    expect(negated(1, false, true)).toEqual(one)
+    expect(negated(2, false, false)).toBeUndefined()
+  })
+})
 
 describe(`the fast backend, seed ${SEED}`, () => {
   it.effect("names what it is made of", () =>

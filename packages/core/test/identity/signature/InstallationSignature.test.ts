@@ -4,7 +4,7 @@ import { ed25519ph } from "@noble/curves/ed25519.js"
 import { sha512 } from "@noble/hashes/sha2.js"
 import { utf8ToBytes } from "@noble/hashes/utils.js"
 import { noble } from "../../../src/identity/CurveBackend.ts"
-import { contexts, sign, verifyPrehashed } from "../../../src/identity/signature/InstallationKey.ts"
+import { contexts, sign, verifyPrehashed } from "../../../src/identity/signature/InstallationSignature.ts"
 import { hex, installationKey } from "../fixtures.ts"
 
 describe("installation key signatures", () => {
