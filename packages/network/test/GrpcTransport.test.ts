@@ -1,7 +1,6 @@
 /**
  * Native gRPC against servers that misbehave as only a server by hand can.
  */
-import { readFileSync } from "node:fs"
 import * as Http2 from "node:http2"
 import * as Net from "node:net"
 import { describe, expect, it } from "@effect/vitest"
@@ -13,9 +12,9 @@ import * as TestClock from "effect/TestClock"
 import * as TestServices from "effect/TestServices"
 import * as GrpcTransport from "../src/GrpcTransport.ts"
 import { frame } from "../src/internal/grpcWebFraming.ts"
+import * as SelfSigned from "./SelfSigned.ts"
 
-const pem = (name: string) => readFileSync(new URL(`./fixtures/${name}.pem`, import.meta.url), "utf8")
-const [certificate, key] = [pem("localhost-cert"), pem("localhost-key")]
+const { certificate, key } = SelfSigned.make()
 
 /** The port of a server that listens for as long as the scope lives. */
 const listening = (server: Net.Server) =>
