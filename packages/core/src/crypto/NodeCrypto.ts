@@ -8,16 +8,17 @@ import * as Entropy from "../ports/Entropy.ts"
 import type { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import * as XWing from "../postquantum/XWing.ts"
-import * as NodeMlsCrypto from "./NodeMlsCrypto.ts"
+import * as FastMlsCrypto from "./FastMlsCrypto.ts"
 
 /**
- * node:crypto for MLS, @noble/post-quantum and node:crypto for X-Wing, and the platform's generator for key material.
+ * node:crypto for MLS, with libsodium where it loads; @noble/post-quantum and node:crypto for X-Wing; and the platform's
+ * generator for key material.
  *
  * @since 1.0.0
  * @category layers
  */
 export const layer: Layer.Layer<Entropy.Entropy | MlsCrypto | PostQuantumKem> = Layer.mergeAll(
   Entropy.layer,
-  NodeMlsCrypto.layer,
+  FastMlsCrypto.layer,
   XWing.layer
 )

@@ -19,7 +19,7 @@ import * as IdentityUpdate from "./IdentityUpdate.ts"
 import type { InboxId } from "./InboxId.ts"
 import * as SignatureText from "./SignatureText.ts"
 import * as Erc191 from "./signature/Erc191.ts"
-import * as InstallationKey from "./signature/InstallationKey.ts"
+import * as InstallationSignature from "./signature/InstallationSignature.ts"
 import * as LegacyDelegated from "./signature/LegacyDelegated.ts"
 import * as Passkey from "./signature/Passkey.ts"
 import type { Signature } from "./signature/Signature.ts"
@@ -51,7 +51,7 @@ const verifySignature = (backend: Operations, text: SignedText, signature: Signa
     case "Erc191":
       return Erc191.verify(backend, text.eip191Hash, signature.bytes)
     case "InstallationKey":
-      return InstallationKey.verify(backend, text.sha512, signature.bytes, signature.publicKey)
+      return InstallationSignature.verify(backend, text.sha512, signature.bytes, signature.publicKey)
     case "LegacyDelegated":
       return LegacyDelegated.verify(backend, text.eip191Hash, signature)
     case "Passkey":

@@ -14,11 +14,11 @@ import { CurveBackend, type Operations } from "./CurveBackend.ts"
 import type { Identifier } from "./Identifier.ts"
 import * as IdentityUpdate from "./IdentityUpdate.ts"
 import { defaultNonce, derive, type InboxId } from "./InboxId.ts"
-import type { InstallationKey as InstallationKeyPair } from "./InstallationKey.ts"
+import type { InstallationKey } from "./InstallationKey.ts"
 import { equals, installation, type MemberIdentifier, toText } from "./MemberIdentifier.ts"
 import * as SignatureText from "./SignatureText.ts"
 import * as Erc191 from "./signature/Erc191.ts"
-import * as InstallationKey from "./signature/InstallationKey.ts"
+import * as InstallationSignature from "./signature/InstallationSignature.ts"
 import type { Signature } from "./signature/Signature.ts"
 import { SignedText } from "./signature/SignedText.ts"
 import type { VerifiedSignature } from "./signature/VerifiedSignature.ts"
@@ -74,7 +74,7 @@ export interface RegistrationRequest {
   readonly inboxId: InboxId
   /** The wallet that is to sign. */
   readonly owner: Identifier
-  readonly installationKey: InstallationKeyPair
+  readonly installationKey: InstallationKey
   readonly update: {
     readonly inboxId: InboxId
     readonly clientTimestampNs: bigint
@@ -95,7 +95,7 @@ const request = (
   return { ...fields, update, text: SignatureText.make(update) }
 }
 
-const addInstallation = (key: InstallationKeyPair): IdentityUpdate.UnsignedAddAssociation => ({
+const addInstallation = (key: InstallationKey): IdentityUpdate.UnsignedAddAssociation => ({
   _tag: "AddAssociation",
   newMember: installation(key.installationId)
 })
@@ -111,7 +111,7 @@ export const createInbox = (options: {
   readonly owner: Identifier
   /** Which of the owner's inboxes; `InboxId.defaultNonce` unless said otherwise. */
   readonly nonce?: bigint | undefined
-  readonly installationKey: InstallationKeyPair
+  readonly installationKey: InstallationKey
   /** Nanoseconds since 1970, unsigned 64-bit. */
   readonly clientTimestampNs: bigint
 }): RegistrationRequest => {
@@ -133,7 +133,7 @@ export const createInbox = (options: {
 export const joinInbox = (options: {
   readonly inboxId: InboxId
   readonly owner: Identifier
-  readonly installationKey: InstallationKeyPair
+  readonly installationKey: InstallationKey
   /** Nanoseconds since 1970, unsigned 64-bit. */
   readonly clientTimestampNs: bigint
   readonly state?: AssociationState | undefined
@@ -184,7 +184,7 @@ const verifyInstallation = (
   text: SignedText,
   signature: Uint8Array
 ): Either.Either<VerifiedSignature, RegistrationUpdateError> =>
-  InstallationKey.verify(backend, text.sha512, signature, hex.decode(installationKey.installationId)).pipe(
+  InstallationSignature.verify(backend, text.sha512, signature, hex.decode(installationKey.installationId)).pipe(
     Either.mapLeft(
       () =>
         new RegistrationUpdateError({
@@ -237,7 +237,7 @@ export const complete = (
     const { installationKey, text, update } = request
     const signedText = new SignedText(text)
     const wallet = yield* verifyWallet(backend, request, signedText, walletSignature)
-    const bytes = InstallationKey.sign(installationKey, InstallationKey.contexts.identityUpdate, text)
+    const bytes = InstallationSignature.sign(installationKey, InstallationSignature.contexts.identityUpdate, text)
     const byKey = yield* verifyInstallation(backend, request, signedText, bytes)
     const verified: Signatures<VerifiedSignature> = { wallet, installation: byKey }
     yield* requireAllowed(request, {

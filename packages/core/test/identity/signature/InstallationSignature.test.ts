@@ -55,6 +55,12 @@ describe("installation key signatures", () => {
     expect(sign(key, contexts.identityUpdate, "text")).toEqual(signature)
   })
 
+  it("leave a Buffer as it was, whose slice is a view", () => {
+    const buffer = Buffer.from(signature)
+    expect(verdict(buffer)).toBe("Valid")
+    expect(new Uint8Array(buffer)).toEqual(signature)
+  })
+
   it("of another length, with s not below the order, or by a key that is no point", () => {
     expect(verdict(signature.subarray(1))).toBe("Malformed")
     expect(verdict(new Uint8Array(0))).toBe("Malformed")

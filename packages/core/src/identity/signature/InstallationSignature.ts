@@ -44,7 +44,7 @@ const domains: Record<SigningContext, Uint8Array> = {
   [contexts.public]: dom2(contexts.public)
 }
 
-const littleEndian = (bytes: Uint8Array): bigint => BigInt(`0x${hex.encode(bytes.slice().reverse())}`)
+const littleEndian = (bytes: Uint8Array): bigint => BigInt(`0x${hex.encode(Uint8Array.from(bytes).reverse())}`)
 
 const scalarBytes = (value: bigint): Uint8Array => hex.decode(value.toString(16).padStart(64, "0")).reverse()
 
