@@ -25,16 +25,14 @@ const checks = [
     says: "no floating effect, no lost error type",
     command: tool(
       "effect-language-service",
-      ...[
-        "diagnostics",
-        "--project",
-        "tsconfig.check.json",
-        "--strict",
-        "--format",
-        "text",
-        "--severity",
-        "error,warning"
-      ]
+      "diagnostics",
+      "--project",
+      "tsconfig.check.json",
+      "--strict",
+      "--format",
+      "text",
+      "--severity",
+      "error,warning"
     )
   },
   {

@@ -24,7 +24,11 @@ const runTests = async (args) => {
         process.execPath,
         [
           join(root, "node_modules/vitest/vitest.mjs"),
-          ...["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, ...args]
+          "run",
+          "--reporter=default",
+          "--reporter=json",
+          `--outputFile.json=${report}`,
+          ...args
         ],
         { cwd: root, stdio: ["ignore", "inherit", "inherit"] }
       )

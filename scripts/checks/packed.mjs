@@ -94,8 +94,14 @@ const typeCheck = async (modules) => {
   writeFileSync(join(temporary, "user.ts"), source.join(""))
   writeFileSync(join(temporary, "package.json"), JSON.stringify({ type: "module" }))
   const compilerOptions = {
-    ...{ module: "NodeNext", target: "ES2022", lib: ["ES2023", "DOM", "DOM.Iterable"], types: ["node"] },
-    ...{ strict: true, exactOptionalPropertyTypes: true, noEmit: true, skipLibCheck: false },
+    module: "NodeNext",
+    target: "ES2022",
+    lib: ["ES2023", "DOM", "DOM.Iterable"],
+    types: ["node"],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noEmit: true,
+    skipLibCheck: false,
     typeRoots: [join(root, "node_modules/@types")]
   }
   writeFileSync(join(temporary, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["user.ts"] }))

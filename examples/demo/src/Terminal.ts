@@ -1,7 +1,7 @@
 /** How the demo speaks: numbered steps, indented facts, colours where the terminal has them. */
 import { styleText } from "node:util"
 import * as Console from "effect/Console"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 
 const hasColour = process.stdout.isTTY === true && process.env["NO_COLOR"] === undefined
 type Style = Parameters<typeof styleText>[0]

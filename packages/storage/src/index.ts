@@ -14,6 +14,13 @@
 export * as AesGcmKeySealer from "./AesGcmKeySealer.ts"
 
 /**
+ * The cache of identity logs and association states in SQLite.
+ *
+ * @since 1.0.0
+ */
+export * as SqliteAssociationStateCache from "./SqliteAssociationStateCache.ts"
+
+/**
  * The store on one SQLite file, the default.
  *
  * @since 1.0.0

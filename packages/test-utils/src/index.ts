@@ -35,6 +35,13 @@ export * as Arbitraries from "./Arbitraries.ts"
 export * as Faults from "./Faults.ts"
 
 /**
+ * The cache of identity logs and association states in memory.
+ *
+ * @since 1.0.0
+ */
+export * as MemoryAssociationStateCache from "./MemoryAssociationStateCache.ts"
+
+/**
  * The store port in memory, for tests.
  *
  * @since 1.0.0
