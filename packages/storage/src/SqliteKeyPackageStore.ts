@@ -7,10 +7,8 @@
  *
  * @since 1.0.0
  */
-import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import type { InboxId } from "@keyward/core/identity/InboxId"
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import type { GeneratedKeyPackage } from "@keyward/core/keypackage/GeneratedKeyPackage"
@@ -30,9 +28,9 @@ import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
 import * as sealing from "./internal/sealing.ts"
-import { conflict, fromDriver, type Refused, toStorageError } from "./internal/sqliteErrors.ts"
+import { conflict, type Refused, toStorageError } from "./internal/sqliteErrors.ts"
+import { openFile } from "./internal/sqliteFile.ts"
 import * as rows from "./internal/sqliteRows.ts"
 import { migrate } from "./internal/sqliteSchema.ts"
 import * as transactions from "./internal/sqliteTransaction.ts"
@@ -393,20 +391,6 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
     })
   }
 )
-
-/**
- * How long a statement, or the failure to prepare it, stays cached. The client caches both, and would otherwise repeat for
- * ten minutes what was wrong for a moment.
- */
-const PREPARED_TTL = "1 second"
-
-/** Opens a file in WAL mode. The driver throws where it cannot. */
-const openFile = ({ filename }: Options): Effect.Effect<SqliteClient.SqliteClient, StorageError, Scope.Scope> =>
-  SqliteClient.make({ filename, prepareCacheTTL: PREPARED_TTL }).pipe(
-    Effect.provide(Reactivity.layer),
-    Effect.catchAllDefect((cause) => fromDriver("open", cause)),
-    transactions.retryBusy
-  )
 
 /**
  * The store over the app's own SQLite client, as `make`.

@@ -21,7 +21,8 @@ import type { ApiClientError } from "../ports/ApiClient.ts"
  * - `Unreachable`: the node did not answer for this package; nothing is known
  * - `InvalidKeyPackage`: one of MLS's or XMTP's checks of the package itself
  * - `OtherInstallation`: a package of another installation under this one's id
- * - `MalformedInboxId`: the credential names something that is no inbox id
+ * - `MalformedInboxId`: the credential names something that is no inbox id, of this many UTF-16 code units
+ * - `UnexpectedInbox`: the credential names another inbox than the one that was to be invited
  * - `InboxUnreachable`: the identity log could not be read; nothing is known of the membership
  * - `UnknownInbox`: the inbox named by the credential has no log
  * - `InvalidIdentityLog`: the log does not add up to a state. Retryable where a smart contract wallet could not be asked
@@ -38,6 +39,7 @@ export type Reason = Data.TaggedEnum<{
   InvalidKeyPackage: { readonly error: KeyPackageValidationError }
   OtherInstallation: { readonly actual: InstallationId }
   MalformedInboxId: { readonly length: number }
+  UnexpectedInbox: { readonly expected: InboxId; readonly actual: InboxId }
   InboxUnreachable: { readonly inboxId: InboxId; readonly error: ApiClientError }
   UnknownInbox: { readonly inboxId: InboxId }
   InvalidIdentityLog: { readonly inboxId: InboxId; readonly error: IdentityError }
@@ -53,10 +55,32 @@ export type Reason = Data.TaggedEnum<{
 export const Reason = Data.taggedEnum<Reason>()
 
 /**
+ * The reasons that are the inbox's, and so those of every installation that names it.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type InboxReason = Extract<
+  Reason,
+  { readonly _tag: "InboxUnreachable" | "UnknownInbox" | "InvalidIdentityLog" | "OtherInbox" }
+>
+
+/**
+ * Whether nothing was learnt, so that asking the same again may give another verdict without anybody changing anything.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isRetryable = (reason: Reason): boolean =>
+  reason._tag === "Unreachable" || reason._tag === "InboxUnreachable" || reason._tag === "InvalidIdentityLog"
+    ? reason.error.isRetryable
+    : false
+
+/**
  * What is remarkable about a usable package. Findings report; they do not refuse.
  *
  * - `OlderThanSeen`: a package made before the newest one ever seen of this installation: a stale or a replaying node
- * - `PolicyViolated`: a strict policy that was asked for, by its name
+ * - `PolicyViolated`: a strict policy that was asked for, by its name, and what breaks it
  *
  * @since 1.0.0
  * @category models

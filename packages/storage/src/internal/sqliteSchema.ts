@@ -11,8 +11,6 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Refused } from "./sqliteErrors.ts"
 
-const migrationsTable = "keyward_migrations"
-
 const createLedger = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
 
@@ -89,43 +87,47 @@ const createLedger = Effect.gen(function* () {
   ) STRICT`
 })
 
-/** Every version of the schema, by number. */
-const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
-  "0001_create_ledger": createLedger
-}
-
-/** The number of the newest schema that this release knows. */
-const LATEST = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
-
 /** The number of the schema that a database has; none where it has none of these tables. */
-const currentVersion = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
-  const table = yield* sql`SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ${migrationsTable}`
-  if (table.length === 0) return Option.none<number>()
-  const [row] = yield* sql`SELECT max(migration_id) AS version FROM ${sql(migrationsTable)}`
-  return Option.liftPredicate(row?.["version"], (version): version is number => typeof version === "number")
-})
+const currentVersion = (table: string) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const found = yield* sql`SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ${table}`
+    if (found.length === 0) return Option.none<number>()
+    const [row] = yield* sql`SELECT max(migration_id) AS version FROM ${sql(table)}`
+    return Option.liftPredicate(row?.["version"], (version): version is number => typeof version === "number")
+  })
 
 /**
- * Brings the database to this release's schema. Run inside a write transaction: two processes that start together wait for
- * each other, and a crash leaves the schema as it was. Refuses a database of a newer schema before it writes anything.
+ * Brings the tables to the newest of these schemas, by number, and notes in `table` which they have. Run inside a write
+ * transaction: two processes that start together wait for each other, and a crash leaves the schema as it was. Refuses a
+ * database of a newer schema before it writes anything.
  */
-export const migrate: Effect.Effect<void, SqlError | Refused, SqlClient.SqlClient> = Effect.gen(function* () {
-  const version = Option.getOrElse(yield* currentVersion, () => 0)
-  if (version > LATEST) {
-    return yield* new Refused({
-      reason: "NewerSchema",
-      detail: `the database has schema ${version}, this release knows ${LATEST}`
-    })
-  }
-  if (version === LATEST) return
-  yield* Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: migrationsTable }).pipe(
-    // Two migrations of one number: a bug of this module.
-    Effect.catchTag("MigrationError", (error) => Effect.die(error)),
-    // The migrator dies of a statement that fails. A full or read-only disk is no bug: the driver's error comes back.
-    Effect.catchSomeDefect((defect) => {
-      const cause = defect instanceof Migrator.MigrationError ? defect.cause : defect
-      return cause instanceof SqlError ? Option.some(Effect.fail(cause)) : Option.none()
-    })
-  )
+export const migrateTo = (
+  table: string,
+  migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>>
+): Effect.Effect<void, SqlError | Refused, SqlClient.SqlClient> =>
+  Effect.gen(function* () {
+    const latest = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
+    const version = Option.getOrElse(yield* currentVersion(table), () => 0)
+    if (version > latest) {
+      return yield* new Refused({
+        reason: "NewerSchema",
+        detail: `the database has schema ${version}, this release knows ${latest}`
+      })
+    }
+    if (version === latest) return
+    yield* Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
+      // Two migrations of one number: a bug of the caller.
+      Effect.catchTag("MigrationError", (error) => Effect.die(error)),
+      // The migrator dies of a statement that fails. A full or read-only disk is no bug: the driver's error comes back.
+      Effect.catchSomeDefect((defect) => {
+        const cause = defect instanceof Migrator.MigrationError ? defect.cause : defect
+        return cause instanceof SqlError ? Option.some(Effect.fail(cause)) : Option.none()
+      })
+    )
+  })
+
+/** The tables of the key package store, by number. */
+export const migrate: Effect.Effect<void, SqlError | Refused, SqlClient.SqlClient> = migrateTo("keyward_migrations", {
+  "0001_create_ledger": createLedger
 })

@@ -1,0 +1,365 @@
+/**
+ * Who belongs to other people's inboxes now: each log verified once, kept, and from then on only extended.
+ *
+ * @since 1.0.0
+ */
+import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { AssociationState } from "../identity/AssociationState.ts"
+import { CurveBackend } from "../identity/CurveBackend.ts"
+import type { IdentityError } from "../identity/IdentityError.ts"
+import * as IdentityLog from "../identity/IdentityLog.ts"
+import type { InboxId } from "../identity/InboxId.ts"
+import { BoundedMap } from "../internal/boundedMap.ts"
+import * as eventLoop from "../internal/eventLoop.ts"
+import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry, limits } from "../ports/ApiClient.ts"
+import { AssociationStateCache, type StateAt } from "../ports/AssociationStateCache.ts"
+import type { StorageError } from "../ports/KeyPackageStore.ts"
+import { SmartContractWalletVerifier, SmartContractWalletVerifierError } from "../ports/SmartContractWalletVerifier.ts"
+import { type InboxReason, isRetryable, Reason } from "./Verdict.ts"
+
+/**
+ * Why there is no state. `MissingIdentityUpdate`, of `getAt` alone: the log has no update of that sequence id.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class AssociationStateError extends Data.TaggedError("AssociationStateError")<{
+  readonly inboxId: InboxId
+  readonly reason: InboxReason | { readonly _tag: "MissingIdentityUpdate"; readonly sequenceId: bigint }
+}> {
+  /** Whether asking again may help: the node, or a smart contract wallet, could not be asked. */
+  get isRetryable(): boolean {
+    return this.reason._tag === "MissingIdentityUpdate" ? false : isRetryable(this.reason)
+  }
+  override get message(): string {
+    const { reason } = this
+    const detail = "error" in reason ? `: ${reason.error.message}` : ""
+    return `no state of inbox ${this.inboxId}: ${reason._tag}${detail}`
+  }
+}
+
+/**
+ * An inbox's own error.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export interface InboxError extends AssociationStateError {
+  readonly reason: InboxReason
+}
+
+/**
+ * How fresh a state has to be.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface ReadOptions {
+  /**
+   * A state that was read from the node within this time is used without asking again. Zero unless given: a revocation
+   * counts as soon as the node knows it.
+   */
+  readonly maxAge?: Duration.DurationInput | undefined
+}
+
+/**
+ * The states of inboxes.
+ *
+ * @since 1.0.0
+ * @category tags
+ */
+export class AssociationStates extends Context.Tag("@keyward/core/AssociationStates")<
+  AssociationStates,
+  {
+    /**
+     * The state of each inbox now, one answer per id in the order asked. The node is asked once per inbox, however often it
+     * is named and by however many callers at a time, and only for what is not known yet. What fails, fails for its inbox:
+     * a request that fails, for the inboxes in it (`limits.inboxesPerRequest`).
+     */
+    readonly get: (
+      inboxIds: ReadonlyArray<InboxId>,
+      options?: ReadOptions
+    ) => Effect.Effect<ReadonlyArray<Either.Either<StateAt, InboxError>>>
+    /**
+     * The state right after the update of this sequence id, which the log must hold (libxmtp
+     * `xmtp_mls/src/identity_updates.rs`, `get_association_state` with `to`).
+     */
+    readonly getAt: (inboxId: InboxId, sequenceId: bigint) => Effect.Effect<AssociationState, AssociationStateError>
+  }
+>() {}
+
+/**
+ * How the service works.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Options {
+  /** States kept decoded in memory; 10,000 unless given (about 3 KiB each). All others are read from the cache. */
+  readonly capacity?: number | undefined
+  /** Requests under way at once; 4 unless given. */
+  readonly concurrency?: number | undefined
+  /** How long one smart contract wallet may take to be asked; 30 seconds unless given. */
+  readonly walletTimeout?: Duration.DurationInput | undefined
+}
+
+/** Logs of one request that are verified at a time: while one waits for a smart contract wallet, the others go on. */
+const LOGS_AT_A_TIME = 4
+
+type Result = Either.Either<StateAt, InboxError>
+
+interface Remembered {
+  readonly current: StateAt
+  /** Milliseconds since 1970, by the clock that reads it. */
+  readonly readAt: number
+}
+
+// The constructor cannot say that the reason is one of these.
+const inboxError = (inboxId: InboxId, reason: InboxReason): InboxError =>
+  new AssociationStateError({ inboxId, reason }) as InboxError
+
+const refusal = (inboxId: InboxId, error: IdentityError): InboxError =>
+  inboxError(
+    inboxId,
+    error._tag === "IdentityAssociationError" && error.reason === "UnexpectedInbox"
+      ? Reason.OtherInbox({ inboxId, error })
+      : Reason.InvalidIdentityLog({ inboxId, error })
+  )
+
+/**
+ * The entries after a cursor as libxmtp files them (`xmtp_db/src/encrypted_store/identity_update.rs`): by sequence id, and of
+ * two entries with one id the first that came.
+ */
+const inOrder = (
+  entries: ReadonlyArray<IdentityUpdateLogEntry>,
+  after: bigint
+): ReadonlyArray<IdentityUpdateLogEntry> => {
+  const bySequenceId = new Map<bigint, IdentityUpdateLogEntry>()
+  for (const entry of entries) {
+    if (entry.sequenceId > after && !bySequenceId.has(entry.sequenceId)) bySequenceId.set(entry.sequenceId, entry)
+  }
+  return [...bySequenceId.values()].sort((a, b) => (a.sequenceId < b.sequenceId ? -1 : 1))
+}
+
+/** A cache that fails has nothing, and keeps nothing. No verdict depends on it. */
+const orMiss =
+  <A>(miss: A) =>
+  (effect: Effect.Effect<A, StorageError>): Effect.Effect<A> =>
+    Effect.catchAll(effect, (error) =>
+      Effect.as(Effect.logWarning(`the cache of association states is passed over: ${error.message}`), miss)
+    )
+
+/** A wallet that is never answered for must not keep its log, and who waits for it, for ever. */
+const withTimeout = (
+  verifier: Context.Tag.Service<SmartContractWalletVerifier>,
+  duration: Duration.DurationInput
+): Context.Tag.Service<SmartContractWalletVerifier> => ({
+  isValid: (question) =>
+    Effect.timeoutFail(verifier.isValid(question), {
+      duration,
+      onTimeout: () => new SmartContractWalletVerifierError({ reason: "Unavailable", chainId: question.chainId })
+    })
+})
+
+/**
+ * The service. The curve backend is the one in the context in which it is made.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make = (
+  options: Options = {}
+): Effect.Effect<
+  Context.Tag.Service<AssociationStates>,
+  never,
+  ApiClient | AssociationStateCache | SmartContractWalletVerifier | Scope.Scope
+> =>
+  Effect.gen(function* () {
+    const api = yield* ApiClient
+    const cache = yield* AssociationStateCache
+    const verifier = withTimeout(yield* SmartContractWalletVerifier, options.walletTimeout ?? "30 seconds")
+    const backend = yield* CurveBackend
+    const scope = yield* Effect.scope
+    const { capacity = 10_000, concurrency = 4 } = options
+    /** Decoded states, each with the time of the node's last word on it. */
+    const remembered = new BoundedMap<InboxId, Remembered>(capacity)
+    const inFlight = new Map<InboxId, Deferred.Deferred<Result>>()
+
+    /** Curve work, one log to a turn of the event loop. */
+    const resolve = (
+      inboxId: InboxId,
+      base: AssociationState | undefined,
+      log: ReadonlyArray<IdentityUpdateLogEntry>
+    ): Effect.Effect<AssociationState, InboxError> => {
+      const updates = log.map(({ update }) => update)
+      const state =
+        base === undefined
+          ? IdentityLog.resolve(updates, { expectedInboxId: inboxId })
+          : IdentityLog.extend(base, updates, { expectedInboxId: inboxId })
+      return eventLoop.turn.pipe(
+        Effect.zipRight(state),
+        Effect.provideService(SmartContractWalletVerifier, verifier),
+        Effect.provideService(CurveBackend, backend),
+        Effect.mapError((error) => refusal(inboxId, error))
+      )
+    }
+
+    const judge = (
+      inboxId: InboxId,
+      known: StateAt | undefined,
+      log: ReadonlyArray<IdentityUpdateLogEntry>
+    ): Effect.Effect<StateAt, InboxError> => {
+      const newest = log.at(-1)
+      if (newest !== undefined) {
+        return Effect.map(resolve(inboxId, known?.state, log), (state) => ({ sequenceId: newest.sequenceId, state }))
+      }
+      return known === undefined
+        ? Effect.fail(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))
+        : Effect.succeed(known)
+    }
+
+    /** One request's worth of inboxes. */
+    const read = (inboxIds: ReadonlyArray<InboxId>): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
+      Effect.gen(function* () {
+        const uncached = inboxIds.filter((id) => remembered.get(id) === undefined)
+        const stored =
+          uncached.length === 0
+            ? []
+            : yield* orMiss<ReadonlyArray<Option.Option<StateAt>>>([])(cache.getNewest(uncached))
+        const known = new Map(inboxIds.map((id) => [id, remembered.get(id)?.current]))
+        for (const [index, id] of uncached.entries()) {
+          const state = stored[index]
+          if (state !== undefined) known.set(id, Option.getOrUndefined(state))
+        }
+        const readAt = yield* Clock.currentTimeMillis
+        const answer = yield* Effect.either(
+          api.getIdentityUpdates(inboxIds.map((inboxId) => ({ inboxId, after: known.get(inboxId)?.sequenceId ?? 0n })))
+        )
+        if (Either.isLeft(answer)) {
+          const unreachable = (inboxId: InboxId): readonly [InboxId, Result] => [
+            inboxId,
+            Either.left(inboxError(inboxId, Reason.InboxUnreachable({ inboxId, error: answer.left })))
+          ]
+          return inboxIds.map(unreachable)
+        }
+        const judged = yield* Effect.forEach(
+          inboxIds,
+          (inboxId, index) => {
+            const base = known.get(inboxId)
+            const log = inOrder(answer.right[index] ?? [], base?.sequenceId ?? 0n)
+            return Effect.map(Effect.either(judge(inboxId, base, log)), (result) => ({ inboxId, log, result }))
+          },
+          { concurrency: LOGS_AT_A_TIME }
+        )
+        const extended = judged.flatMap(({ log, result }) =>
+          log.length > 0 && Either.isRight(result) ? [{ log, newest: result.right }] : []
+        )
+        if (extended.length > 0) yield* orMiss<void>(undefined)(cache.put(extended))
+        for (const { inboxId, result } of judged) {
+          if (Either.isRight(result)) remembered.set(inboxId, { current: result.right, readAt })
+        }
+        return judged.map(({ inboxId, result }) => [inboxId, result] as const)
+      })
+
+    /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */
+    const fly = (flights: ReadonlyMap<InboxId, Deferred.Deferred<Result>>): Effect.Effect<void> => {
+      const land = (inboxId: InboxId, landing: Exit.Exit<Result>): void => {
+        const flight = flights.get(inboxId)
+        if (flight === undefined || inFlight.get(inboxId) !== flight) return
+        inFlight.delete(inboxId)
+        Deferred.unsafeDone(flight, landing)
+      }
+      return Effect.forEach(
+        Arr.chunksOf([...flights.keys()], limits.inboxesPerRequest),
+        (chunk) =>
+          Effect.map(read(chunk), (results) => {
+            for (const [inboxId, result] of results) land(inboxId, Exit.succeed(result))
+          }),
+        { concurrency, discard: true }
+      ).pipe(
+        Effect.interruptible,
+        // The scope has ended, or a bug: whoever still waits learns it, instead of waiting for ever.
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            if (Exit.isFailure(exit)) for (const inboxId of flights.keys()) land(inboxId, Exit.failCause(exit.cause))
+          })
+        )
+      )
+    }
+
+    const get = (inboxIds: ReadonlyArray<InboxId>, { maxAge = 0 }: ReadOptions = {}) =>
+      Effect.gen(function* () {
+        const now = yield* Clock.currentTimeMillis
+        const most = Duration.toMillis(maxAge)
+        const isFresh = ({ readAt }: Remembered): boolean => most > 0 && readAt <= now && now - readAt <= most
+        // Nothing happens between looking and taking a place, so two callers never both start; and who has taken one starts.
+        const waiting = yield* Effect.uninterruptible(
+          Effect.suspend(() => {
+            const started = new Map<InboxId, Deferred.Deferred<Result>>()
+            const waiting = inboxIds.map((inboxId): Result | Deferred.Deferred<Result> => {
+              const known = remembered.get(inboxId)
+              if (known !== undefined && isFresh(known)) return Either.right(known.current)
+              const flying = inFlight.get(inboxId)
+              if (flying !== undefined) return flying
+              const flight = Deferred.unsafeMake<Result>(FiberId.none)
+              inFlight.set(inboxId, flight)
+              started.set(inboxId, flight)
+              return flight
+            })
+            return started.size === 0 ? Effect.succeed(waiting) : Effect.as(Effect.forkIn(fly(started), scope), waiting)
+          })
+        )
+        return yield* Effect.forEach(waiting, (one) =>
+          Either.isEither(one) ? Effect.succeed(one) : Deferred.await(one)
+        )
+      }).pipe(Effect.withSpan("AssociationStates.get", { attributes: { inboxes: inboxIds.length } }))
+
+    const getAt = (inboxId: InboxId, sequenceId: bigint) =>
+      Effect.gen(function* () {
+        const cached = yield* orMiss(Option.none<AssociationState>())(cache.getAt(inboxId, sequenceId))
+        if (Option.isSome(cached)) return cached.value
+        const upTo = (log: ReadonlyArray<IdentityUpdateLogEntry>) =>
+          log.filter((entry) => entry.sequenceId <= sequenceId)
+        const endsThere = (log: ReadonlyArray<IdentityUpdateLogEntry>) => log.at(-1)?.sequenceId === sequenceId
+        const stored = yield* orMiss<ReadonlyArray<IdentityUpdateLogEntry>>([])(cache.getLog(inboxId, sequenceId))
+        const log = endsThere(stored)
+          ? stored
+          : yield* api.getIdentityUpdates([{ inboxId, after: 0n }]).pipe(
+              Effect.mapBoth({
+                onSuccess: (logs) => upTo(inOrder(logs[0] ?? [], 0n)),
+                onFailure: (error: ApiClientError) => inboxError(inboxId, Reason.InboxUnreachable({ inboxId, error }))
+              })
+            )
+        if (!endsThere(log)) {
+          return yield* new AssociationStateError({ inboxId, reason: { _tag: "MissingIdentityUpdate", sequenceId } })
+        }
+        const state = yield* resolve(inboxId, undefined, log)
+        yield* orMiss<void>(undefined)(cache.put([{ log, newest: { sequenceId, state } }]))
+        return state
+      }).pipe(Effect.withSpan("AssociationStates.getAt", { attributes: { inboxId } }))
+
+    return { get, getAt }
+  })
+
+/**
+ * The service. Work that is under way when the scope ends, ends.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<AssociationStates, never, ApiClient | AssociationStateCache | SmartContractWalletVerifier> =>
+  Layer.scoped(AssociationStates, make(options))

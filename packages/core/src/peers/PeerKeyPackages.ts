@@ -1,0 +1,307 @@
+/**
+ * Other people's key packages: fetched, judged one by one, and checked again when they are used.
+ *
+ * @since 1.0.0
+ */
+import * as Arr from "effect/Array"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as AssociationState from "../identity/AssociationState.ts"
+import { InboxId } from "../identity/InboxId.ts"
+import type { InstallationId } from "../identity/InstallationId.ts"
+import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
+import { type ValidatedKeyPackage, validateKeyPackages, validateLifetime } from "../keypackage/Validation.ts"
+import { welcomeTarget } from "../keypackage/WelcomeTarget.ts"
+import { ApiClient, type ApiClientError, limits } from "../ports/ApiClient.ts"
+import type { AssociationStateCache, StateAt } from "../ports/AssociationStateCache.ts"
+import type { MlsCrypto } from "../ports/MlsCrypto.ts"
+import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import * as AssociationStates from "./AssociationStates.ts"
+import * as NewestSeen from "./NewestSeen.ts"
+import type { Policy } from "./Policies.ts"
+import { Finding, Reason, type Unusable, type Usable, type Verdict } from "./Verdict.ts"
+
+/**
+ * How to judge.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface FetchOptions extends AssociationStates.ReadOptions {
+  /** What to report beyond libxmtp's checks; nothing unless given. */
+  readonly policies?: ReadonlyArray<Policy> | undefined
+  /** The inbox that all of them must name, where only that one is to be invited. */
+  readonly expectedInboxId?: InboxId | undefined
+}
+
+/**
+ * What judging needs.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Requirements = ApiClient | AssociationStates.AssociationStates | MlsCrypto | NewestSeen.NewestSeen
+
+/** Requests for packages under way at once. */
+const REQUESTS_AT_A_TIME = 4
+
+/** What is in an installation's place of an answer. */
+type Served =
+  | { readonly _tag: "Nothing" }
+  | { readonly _tag: "Invalid"; readonly error: KeyPackageValidationError }
+  | { readonly _tag: "Valid"; readonly keyPackage: ValidatedKeyPackage }
+
+const isInboxId = Schema.is(InboxId)
+
+/**
+ * What the node serves for each id, or that it could not be asked. A package is its installation's whose key is in it,
+ * wherever in an answer it stands: an answer in another order loses nothing.
+ */
+const fetchAll = (
+  installationIds: ReadonlyArray<InstallationId>
+): Effect.Effect<
+  ReadonlyMap<InstallationId, Either.Either<ValidatedKeyPackage, Reason>>,
+  never,
+  ApiClient | MlsCrypto
+> =>
+  Effect.gen(function* () {
+    const api = yield* ApiClient
+    const chunks = yield* Effect.forEach(
+      Arr.chunksOf(installationIds, limits.keyPackagesPerRequest),
+      (ids) =>
+        api.fetchKeyPackages(ids).pipe(
+          Effect.flatMap((places) => validatePlaces(ids, places)),
+          Effect.either,
+          Effect.map((places) => ({ ids, places }))
+        ),
+      { concurrency: REQUESTS_AT_A_TIME }
+    )
+
+    const byKey = new Map<InstallationId, ValidatedKeyPackage>()
+    const inOwnPlace = new Map<InstallationId, Either.Either<Served, ApiClientError>>()
+    for (const { ids, places } of chunks) {
+      for (const [index, id] of ids.entries()) {
+        const served = Either.map(places, (all): Served => all[index] ?? { _tag: "Nothing" })
+        inOwnPlace.set(id, served)
+        if (Either.isLeft(served) || served.right._tag !== "Valid") continue
+        const { keyPackage } = served.right
+        if (keyPackage.installationId === id || !byKey.has(keyPackage.installationId)) {
+          byKey.set(keyPackage.installationId, keyPackage)
+        }
+      }
+    }
+
+    const judged = installationIds.map((id): [InstallationId, Either.Either<ValidatedKeyPackage, Reason>] => {
+      const own = byKey.get(id)
+      return [id, own === undefined ? Either.left(reasonOf(inOwnPlace.get(id))) : Either.right(own)]
+    })
+    return new Map(judged)
+  })
+
+const validatePlaces = (ids: ReadonlyArray<InstallationId>, places: ReadonlyArray<Option.Option<Uint8Array>>) =>
+  Effect.gen(function* () {
+    // Duplicates and what else is too much in an answer have no place.
+    const bytes = places.slice(0, ids.length)
+    const results = yield* validateKeyPackages(Arr.getSomes(bytes), yield* DateTime.now)
+    let next = 0
+    return bytes.map((place): Served => {
+      const result = Option.isSome(place) ? results[next++] : undefined
+      if (result === undefined) return { _tag: "Nothing" }
+      return Either.match(result, {
+        onLeft: (error): Served => ({ _tag: "Invalid", error }),
+        onRight: (keyPackage): Served => ({ _tag: "Valid", keyPackage })
+      })
+    })
+  })
+
+const reasonOf = (place: Either.Either<Served, ApiClientError> | undefined): Reason => {
+  if (place === undefined) return Reason.Missing()
+  if (Either.isLeft(place)) return Reason.Unreachable({ error: place.left })
+  const served = place.right
+  switch (served._tag) {
+    case "Nothing":
+      return Reason.Missing()
+    case "Invalid":
+      return Reason.InvalidKeyPackage({ error: served.error })
+    case "Valid":
+      return Reason.OtherInstallation({ actual: served.keyPackage.installationId })
+  }
+}
+
+/** The inbox that a package names, if it is one. */
+const inboxOf = ({ inboxId }: ValidatedKeyPackage): Either.Either<InboxId, Reason> =>
+  isInboxId(inboxId) ? Either.right(inboxId) : Either.left(Reason.MalformedInboxId({ length: inboxId.length }))
+
+type States = ReadonlyMap<InboxId, Either.Either<StateAt, AssociationStates.InboxError>>
+
+/** Everything that is asked of a valid package, without the findings. */
+const judge = (
+  installationId: InstallationId,
+  keyPackage: ValidatedKeyPackage,
+  states: States,
+  judgedAt: DateTime.Utc,
+  expected: InboxId | undefined
+): Either.Either<Usable, Reason> =>
+  Either.gen(function* () {
+    const inboxId = yield* inboxOf(keyPackage)
+    if (expected !== undefined && inboxId !== expected) {
+      return yield* Either.left(Reason.UnexpectedInbox({ expected, actual: inboxId }))
+    }
+    const known = states.get(inboxId)
+    if (known === undefined) return yield* Either.left(Reason.UnknownInbox({ inboxId }))
+    const { sequenceId, state } = yield* Either.mapLeft(known, ({ reason }): Reason => reason)
+    if (!AssociationState.hasInstallation(state, installationId)) {
+      return yield* Either.left(Reason.NotAMember({ inboxId, sequenceId }))
+    }
+    const target = yield* Either.mapLeft(
+      welcomeTarget(keyPackage),
+      (error): Reason => Reason.InvalidWelcomeWrapper({ inboxId, error })
+    )
+    // The clock went on while the logs were read.
+    yield* Either.mapLeft(
+      validateLifetime(keyPackage, judgedAt),
+      (error): Reason => Reason.InvalidKeyPackage({ error })
+    )
+    return {
+      _tag: "Usable",
+      installationId,
+      inboxId,
+      keyPackage,
+      welcomeTarget: target,
+      sequenceId,
+      judgedAt,
+      findings: []
+    }
+  })
+
+const findingsOf = (
+  { installationId, keyPackage, welcomeTarget }: Usable,
+  policies: ReadonlyArray<Policy>
+): Effect.Effect<ReadonlyArray<Finding>, never, NewestSeen.NewestSeen | MlsCrypto> =>
+  Effect.gen(function* () {
+    const newestSeen = yield* NewestSeen.NewestSeen
+    const { notBefore } = keyPackage.lifetime
+    const newer = yield* newestSeen.see(installationId, { ref: keyPackage.ref, notBefore })
+    const broken = yield* Effect.forEach(policies, ({ check, name }) =>
+      Effect.map(
+        check(keyPackage, welcomeTarget),
+        Option.map((detail) => Finding.PolicyViolated({ policy: name, detail }))
+      )
+    )
+    return [
+      ...Option.toArray(
+        Option.map(newer, (seen) => Finding.OlderThanSeen({ seen: seen.ref, seenNotBefore: seen.notBefore, notBefore }))
+      ),
+      ...Arr.getSomes(broken)
+    ]
+  })
+
+const unusable = (installationId: InstallationId, reason: Reason, judgedAt: DateTime.Utc): Unusable => ({
+  _tag: "Unusable",
+  installationId,
+  reason,
+  judgedAt
+})
+
+/**
+ * What is known of each installation, one verdict per id in the order asked. Never fails: what goes wrong is the reason of
+ * those it concerns, and of nobody else.
+ *
+ * Per package, in this order: the checks of `validateKeyPackage`; the key in it is the one asked for; its credential names an
+ * inbox; it is the expected one, if one is; that inbox's log resolves to that inbox; the installation is a member now; a Welcome can be wrapped to it.
+ *
+ * @since 1.0.0
+ * @category judging
+ * @example
+ * ```ts
+ * import type { InstallationId } from "@keyward/core/identity/InstallationId"
+ * import { fetchKeyPackages } from "@keyward/core/peers/PeerKeyPackages"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const invitable = (ids: ReadonlyArray<InstallationId>) =>
+ *   fetchKeyPackages(ids).pipe(Effect.map((verdicts) => verdicts.filter((verdict) => verdict._tag === "Usable")))
+ * ```
+ */
+export const fetchKeyPackages: (
+  installationIds: ReadonlyArray<InstallationId>,
+  options?: FetchOptions
+) => Effect.Effect<ReadonlyArray<Verdict>, never, Requirements> = Effect.fn("PeerKeyPackages.fetchKeyPackages")(
+  function* (installationIds, options = {}) {
+    yield* Effect.annotateCurrentSpan("installations", installationIds.length)
+    const distinct = Arr.dedupe(installationIds)
+    const fetched = yield* fetchAll(distinct)
+    const inboxIds = new Set<InboxId>()
+    for (const keyPackage of fetched.values()) {
+      const inboxId = Either.flatMap(keyPackage, inboxOf)
+      if (Either.isRight(inboxId)) inboxIds.add(inboxId.right)
+    }
+    const associationStates = yield* AssociationStates.AssociationStates
+    const asked = [...inboxIds]
+    const answers = yield* associationStates.get(asked, options)
+    const states: States = new Map(Arr.zip(asked, answers))
+
+    const judgedAt = yield* DateTime.now
+    const verdicts = yield* Effect.forEach(fetched, ([installationId, keyPackage]) =>
+      Either.match(
+        Either.flatMap(keyPackage, (valid) => judge(installationId, valid, states, judgedAt, options.expectedInboxId)),
+        {
+          onLeft: (reason) => Effect.succeed<Verdict>(unusable(installationId, reason, judgedAt)),
+          onRight: (usable) =>
+            Effect.map(findingsOf(usable, options.policies ?? []), (findings): Verdict => ({ ...usable, findings }))
+        }
+      )
+    )
+    const byId = new Map(verdicts.map((verdict) => [verdict.installationId, verdict]))
+    return installationIds.map((id) => byId.get(id) ?? unusable(id, Reason.Missing(), judgedAt))
+  }
+)
+
+/**
+ * What is known of every installation of an inbox, oldest first. Fails where the inbox has no state: there is nobody to name.
+ *
+ * @since 1.0.0
+ * @category judging
+ */
+export const fetchKeyPackagesForInbox: (
+  inboxId: InboxId,
+  options?: FetchOptions
+) => Effect.Effect<ReadonlyArray<Verdict>, AssociationStates.InboxError, Requirements> = Effect.fn(
+  "PeerKeyPackages.fetchKeyPackagesForInbox"
+)(function* (inboxId, options = {}) {
+  const associationStates = yield* AssociationStates.AssociationStates
+  const [known] = yield* associationStates.get([inboxId], options)
+  if (known === undefined) return []
+  const { state } = yield* known
+  return yield* fetchKeyPackages(AssociationState.installationIds(state), { ...options, expectedInboxId: inboxId })
+})
+
+/**
+ * A verdict at the time of its use: the lifetime has run on since (RFC 9420 section 7.3). Membership is as it was at
+ * `sequenceId`; only `fetchKeyPackages` asks again.
+ *
+ * @since 1.0.0
+ * @category judging
+ */
+export const recheck = (usable: Usable, now: DateTime.Utc): Verdict =>
+  Either.match(validateLifetime(usable.keyPackage, now), {
+    onLeft: (error) => unusable(usable.installationId, Reason.InvalidKeyPackage({ error }), now),
+    onRight: () => usable
+  })
+
+/**
+ * The services that judging needs beside the app's ports, with their defaults.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layer = (
+  options: AssociationStates.Options = {}
+): Layer.Layer<
+  AssociationStates.AssociationStates | NewestSeen.NewestSeen,
+  never,
+  ApiClient | AssociationStateCache | SmartContractWalletVerifier
+> => Layer.merge(AssociationStates.layer(options), NewestSeen.layerMemory())

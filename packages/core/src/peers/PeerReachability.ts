@@ -1,0 +1,206 @@
+/**
+ * The installations that could not be invited: why, and when they can be again.
+ *
+ * @since 1.0.0
+ */
+import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { InstallationId } from "../identity/InstallationId.ts"
+import { BoundedMap } from "../internal/boundedMap.ts"
+import { limits } from "../ports/ApiClient.ts"
+import { type FetchOptions, fetchKeyPackages, type Requirements } from "./PeerKeyPackages.ts"
+import type { Reason, Usable, Verdict } from "./Verdict.ts"
+
+/**
+ * What is remembered of an installation that cannot be invited.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Unreached {
+  readonly installationId: InstallationId
+  /** The latest reason. */
+  readonly reason: Reason
+  /** When it was first found unusable. */
+  readonly since: DateTime.Utc
+  /** How often it was found unusable in a row. */
+  readonly attempts: number
+  /** When it is looked at again. */
+  readonly nextCheckAt: DateTime.Utc
+}
+
+/**
+ * The memory and its checks.
+ *
+ * @since 1.0.0
+ * @category tags
+ */
+export class PeerReachability extends Context.Tag("@keyward/core/PeerReachability")<
+  PeerReachability,
+  {
+    /** Takes note of verdicts: the unusable are looked at again from now on, the usable no longer. */
+    readonly remember: (verdicts: ReadonlyArray<Verdict>) => Effect.Effect<void>
+    /** Why an installation cannot be invited, as far as is remembered. */
+    readonly get: (installationId: InstallationId) => Effect.Effect<Option.Option<Unreached>>
+    /** All that is remembered, those noted longest ago first. */
+    readonly all: Effect.Effect<ReadonlyArray<Unreached>>
+    /** Stops looking at an installation. */
+    readonly forget: (installationId: InstallationId) => Effect.Effect<void>
+    /**
+     * The verdicts by which remembered installations became usable again, from the moment of running the stream. One that
+     * reads too slowly loses the oldest.
+     */
+    readonly usableAgain: Stream.Stream<Usable>
+  }
+>() {}
+
+/**
+ * How often to look.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Options extends FetchOptions {
+  /** The wait after the first verdict; 30 seconds unless given. Each further one doubles it. */
+  readonly initialDelay?: Duration.DurationInput | undefined
+  /** The longest wait; 6 hours unless given. */
+  readonly maximumDelay?: Duration.DurationInput | undefined
+  /** Installations remembered; 10,000 unless given. Those noted longest ago are forgotten first. */
+  readonly capacity?: number | undefined
+}
+
+/** A timer above 2^31-1 ms fires at once on Node; a day is well below. */
+const LONGEST_SLEEP = Duration.days(1)
+
+/** What a slow reader of `usableAgain` may fall behind. */
+const USABLE_AGAIN_BUFFER = 1024
+
+interface Entry extends Omit<Unreached, "nextCheckAt"> {
+  /** Milliseconds since 1970. */
+  readonly nextCheckAt: number
+  /** The wait that led there, milliseconds: a clock that went back must not make it longer. */
+  readonly delay: number
+}
+
+/** How long a failed request itself asks to wait. */
+const retryAfter = (reason: Reason): number =>
+  reason._tag === "Unreachable" || reason._tag === "InboxUnreachable"
+    ? Duration.toMillis(reason.error.retryAfter ?? Duration.zero)
+    : 0
+
+/**
+ * The memory, and the fiber that looks again. Nothing is asked while nothing is due; what is due together is asked together.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make = (
+  options: Options = {}
+): Effect.Effect<Context.Tag.Service<PeerReachability>, never, Requirements | Scope.Scope> =>
+  Effect.gen(function* () {
+    const context = yield* Effect.context<Requirements>()
+    const initialDelay = Duration.toMillis(options.initialDelay ?? "30 seconds")
+    const maximumDelay = Duration.toMillis(options.maximumDelay ?? "6 hours")
+    const entries = new BoundedMap<InstallationId, Entry>(options.capacity ?? 10_000)
+    const wake = yield* Queue.sliding<void>(1)
+    const again = yield* Effect.acquireRelease(PubSub.sliding<Usable>(USABLE_AGAIN_BUFFER), PubSub.shutdown)
+
+    /** The wait before the next look, in milliseconds. */
+    const delayAfter = (attempts: number, reason: Reason): number =>
+      Math.max(Math.min(initialDelay * 2 ** Math.min(attempts - 1, 40), maximumDelay), retryAfter(reason))
+
+    const remember = (verdicts: ReadonlyArray<Verdict>): Effect.Effect<void> =>
+      Effect.gen(function* () {
+        const now = yield* Clock.currentTimeMillis
+        const recovered: Array<Usable> = []
+        for (const verdict of verdicts) {
+          const known = entries.get(verdict.installationId)
+          if (verdict._tag === "Usable") {
+            if (entries.delete(verdict.installationId)) recovered.push(verdict)
+            continue
+          }
+          const attempts = (known?.attempts ?? 0) + 1
+          const delay = delayAfter(attempts, verdict.reason)
+          entries.set(verdict.installationId, {
+            installationId: verdict.installationId,
+            reason: verdict.reason,
+            since: known?.since ?? verdict.judgedAt,
+            attempts,
+            delay,
+            nextCheckAt: now + delay
+          })
+        }
+        yield* PubSub.publishAll(again, recovered)
+        yield* Queue.offer(wake, undefined)
+      })
+
+    const isDue = ({ delay, nextCheckAt }: Entry, now: number): boolean =>
+      nextCheckAt <= now || nextCheckAt - now > delay
+
+    const look = Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      const due: Array<InstallationId> = []
+      let next = Number.POSITIVE_INFINITY
+      for (const [installationId, entry] of entries.entries()) {
+        if (isDue(entry, now)) due.push(installationId)
+        else next = Math.min(next, entry.nextCheckAt)
+      }
+      if (due.length > 0) {
+        // The rest is still due at the next turn.
+        const verdicts = yield* fetchKeyPackages(Arr.take(due, limits.keyPackagesPerRequest), options)
+        // What was forgotten meanwhile stays forgotten.
+        return yield* remember(verdicts.filter(({ installationId }) => entries.get(installationId) !== undefined))
+      }
+      const nothing = Queue.take(wake)
+      if (next === Number.POSITIVE_INFINITY) return yield* nothing
+      return yield* Effect.race(nothing, Effect.sleep(Math.min(next - now, Duration.toMillis(LONGEST_SLEEP))))
+    })
+
+    yield* Effect.forkScoped(Effect.provide(Effect.forever(look), context))
+
+    const toUnreached = ({ attempts, installationId, nextCheckAt, reason, since }: Entry): Unreached => ({
+      installationId,
+      reason,
+      since,
+      attempts,
+      nextCheckAt: DateTime.unsafeMake(nextCheckAt)
+    })
+
+    return {
+      remember,
+      get: (installationId) =>
+        Effect.sync(() => Option.map(Option.fromNullable(entries.get(installationId)), toUnreached)),
+      all: Effect.sync(() => Array.from(entries.entries(), ([, entry]) => toUnreached(entry))),
+      forget: (installationId) => Effect.sync(() => void entries.delete(installationId)),
+      usableAgain: Stream.fromPubSub(again)
+    }
+  })
+
+/**
+ * The memory, and the fiber that looks again, until the scope ends.
+ *
+ * @since 1.0.0
+ * @category layers
+ * @example
+ * ```ts
+ * import type { InstallationId } from "@keyward/core/identity/InstallationId"
+ * import { fetchKeyPackages } from "@keyward/core/peers/PeerKeyPackages"
+ * import { PeerReachability } from "@keyward/core/peers/PeerReachability"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const fetchAndRemember = (ids: ReadonlyArray<InstallationId>) =>
+ *   Effect.flatMap(PeerReachability, ({ remember }) => Effect.tap(fetchKeyPackages(ids), remember))
+ * ```
+ */
+export const layer = (options: Options = {}): Layer.Layer<PeerReachability, never, Requirements> =>
+  Layer.scoped(PeerReachability, make(options))

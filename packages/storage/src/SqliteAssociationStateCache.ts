@@ -1,0 +1,229 @@
+/**
+ * The cache of identity logs and association states in SQLite: in the file of the key package store, or in one of its own.
+ *
+ * Nothing here is secret and nothing is irreplaceable: what is lost is read from the network and verified again. Any number
+ * of processes may share the file.
+ *
+ * @since 1.0.0
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type { AssociationState } from "@keyward/core/identity/AssociationState"
+import * as Codec from "@keyward/core/identity/AssociationStateCodec"
+import type { InboxId } from "@keyward/core/identity/InboxId"
+import { AssociationStateCache, type StateAt } from "@keyward/core/ports/AssociationStateCache"
+import type { StorageError } from "@keyward/core/ports/KeyPackageStore"
+import * as Arr from "effect/Array"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { corrupt, type Refused, toStorageError } from "./internal/sqliteErrors.ts"
+import { openFile } from "./internal/sqliteFile.ts"
+import { migrateTo } from "./internal/sqliteSchema.ts"
+import * as transactions from "./internal/sqliteTransaction.ts"
+
+/**
+ * Where the database is.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Options {
+  /** The path of the database file. It is created where there is none; its folder is not. */
+  readonly filename: string
+}
+
+const createTables = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`CREATE TABLE keyward_identity_updates (
+    inbox_id TEXT NOT NULL CHECK (length(inbox_id) = 64),
+    sequence_id INTEGER NOT NULL,
+    server_timestamp_ns INTEGER NOT NULL,
+    identity_update BLOB NOT NULL,
+    PRIMARY KEY (inbox_id, sequence_id)
+  ) STRICT, WITHOUT ROWID`
+  yield* sql`CREATE TABLE keyward_association_states (
+    inbox_id TEXT NOT NULL CHECK (length(inbox_id) = 64),
+    sequence_id INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (inbox_id, sequence_id)
+  ) STRICT, WITHOUT ROWID`
+})
+
+/** Numbers above 2^53 come as text: the driver would round them. */
+const BigIntText = Schema.BigInt
+const Bytes = Schema.Uint8ArrayFromSelf
+
+const decoder = <A, I>(table: string, schema: Schema.Schema<A, I>) => {
+  const decode = Schema.decodeUnknownEither(schema)
+  return (raw: Readonly<Record<string, unknown>>): Either.Either<A, Refused> =>
+    // The row is not named: its values may be anything.
+    Either.mapLeft(decode(raw), () => corrupt(table, String(raw["inbox_id"]).slice(0, 64), "?"))
+}
+
+const stateRow = decoder(
+  "keyward_association_states",
+  Schema.Struct({ inbox_id: Schema.String, sequence_id: BigIntText, state: Bytes })
+)
+
+const updateRow = decoder(
+  "keyward_identity_updates",
+  Schema.Struct({
+    inbox_id: Schema.String,
+    sequence_id: BigIntText,
+    server_timestamp_ns: BigIntText,
+    identity_update: Bytes
+  })
+)
+
+const decodeState = (inboxId: string, bytes: Uint8Array): Either.Either<AssociationState, Refused> =>
+  Codec.decode(bytes).pipe(
+    Either.mapLeft(() => undefined),
+    Either.filterOrLeft(
+      (state) => state.inboxId === inboxId,
+      () => undefined
+    ),
+    Either.mapLeft(() => corrupt("keyward_association_states", inboxId, "state"))
+  )
+
+/**
+ * The cache over a SQLite client that the app has already; the key package store may use the same. The client must not be
+ * inside a transaction when the cache is used. Its settings are left alone.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const make: Effect.Effect<
+  Context.Tag.Service<AssociationStateCache>,
+  StorageError,
+  SqlClient.SqlClient
+> = Effect.gen(function* () {
+  const client = yield* SqlClient.SqlClient
+  const sql = client.withoutTransforms()
+  if (sql.onDialectOrElse({ sqlite: () => false, orElse: () => true })) {
+    return yield* Effect.dieMessage("SqliteAssociationStateCache needs the SqlClient of a SQLite database")
+  }
+  const transaction = yield* transactions.make(sql).pipe(toStorageError("open"))
+
+  const on =
+    (run: "read" | "write", operation: string) =>
+    <A>(body: Effect.Effect<A, SqlError | Refused>): Effect.Effect<A, StorageError> =>
+      transaction[run](body).pipe(toStorageError(operation), transactions.retryBusy)
+
+  yield* migrateTo("keyward_identity_migrations", { "0001_create_identity_cache": createTables }).pipe(
+    Effect.provideService(SqlClient.SqlClient, sql),
+    on("write", "open")
+  )
+
+  return {
+    getNewest: Effect.fn("SqliteAssociationStateCache.getNewest")((inboxIds: ReadonlyArray<InboxId>) =>
+      Effect.gen(function* () {
+        // One statement for any number of ids. Of a group, SQLite takes the other columns from the row of the maximum.
+        const raw = yield* sql`SELECT inbox_id, CAST(max(sequence_id) AS TEXT) AS sequence_id, state
+          FROM keyward_association_states WHERE inbox_id IN (SELECT value FROM json_each(${JSON.stringify(inboxIds)}))
+          GROUP BY inbox_id`
+        const found = new Map<string, StateAt>()
+        for (const one of raw) {
+          const row = yield* stateRow(one)
+          found.set(row.inbox_id, { sequenceId: row.sequence_id, state: yield* decodeState(row.inbox_id, row.state) })
+        }
+        return inboxIds.map((inboxId) => Option.fromNullable(found.get(inboxId)))
+      }).pipe(on("read", "getNewest"))
+    ),
+
+    getAt: Effect.fn("SqliteAssociationStateCache.getAt")((inboxId: InboxId, sequenceId: bigint) =>
+      sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state FROM keyward_association_states
+        WHERE inbox_id = ${inboxId} AND sequence_id = ${sequenceId}`.pipe(
+        Effect.flatMap((raw) =>
+          Effect.transposeMapOption(Arr.head(raw), (one) =>
+            Either.flatMap(stateRow(one), ({ state }) => decodeState(inboxId, state))
+          )
+        ),
+        on("read", "getAt")
+      )
+    ),
+
+    getLog: Effect.fn("SqliteAssociationStateCache.getLog")((inboxId: InboxId, upTo?: bigint) =>
+      sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id,
+          CAST(server_timestamp_ns AS TEXT) AS server_timestamp_ns, identity_update
+        FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo ?? MAX_INT64}
+        ORDER BY sequence_id`.pipe(
+        Effect.flatMap(Effect.forEach((one) => updateRow(one))),
+        Effect.map(
+          Arr.map((row) => ({
+            sequenceId: row.sequence_id,
+            serverTimestampNs: row.server_timestamp_ns,
+            update: new Uint8Array(row.identity_update)
+          }))
+        ),
+        on("read", "getLog")
+      )
+    ),
+
+    put: Effect.fn("SqliteAssociationStateCache.put")(
+      (entries: Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0]) =>
+        Effect.forEach(
+          entries,
+          ({ log, newest }) =>
+            Effect.gen(function* () {
+              const inboxId = newest.state.inboxId
+              for (const { sequenceId, serverTimestampNs, update } of log) {
+                yield* sql`INSERT INTO keyward_identity_updates (inbox_id, sequence_id, server_timestamp_ns, identity_update)
+                  VALUES (${inboxId}, ${sequenceId}, ${serverTimestampNs}, ${update}) ON CONFLICT DO NOTHING`
+              }
+              yield* sql`INSERT INTO keyward_association_states (inbox_id, sequence_id, state)
+                VALUES (${inboxId}, ${newest.sequenceId}, ${Codec.encode(newest.state)}) ON CONFLICT DO NOTHING`
+            }),
+          { discard: true }
+        ).pipe(on("write", "put"))
+    )
+  }
+})
+
+/** The largest sequence id that SQLite holds. Nodes count in signed 64 bits, too. */
+const MAX_INT64 = 0x7fff_ffff_ffff_ffffn
+
+/**
+ * The cache over the app's own SQLite client, as `make`.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerClient: Layer.Layer<AssociationStateCache, StorageError, SqlClient.SqlClient> = Layer.effect(
+  AssociationStateCache,
+  make
+)
+
+/**
+ * The cache on a file, which may be that of the key package store, created and migrated where needed.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layer = (options: Options): Layer.Layer<AssociationStateCache, StorageError> =>
+  Layer.scoped(
+    AssociationStateCache,
+    Effect.gen(function* () {
+      const sql = yield* openFile(options)
+      // A commit that a power cut takes is read from the network again: no need to wait for the disk.
+      yield* sql.unsafe(`PRAGMA busy_timeout = ${transactions.BUSY_TIMEOUT_MILLIS}`).pipe(toStorageError("open"))
+      yield* sql.unsafe("PRAGMA synchronous = NORMAL").pipe(toStorageError("open"))
+      return yield* Effect.provideService(make, SqlClient.SqlClient, sql)
+    })
+  )
+
+/**
+ * The same with the path from the configuration.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Config.Wrap<Options>
+): Layer.Layer<AssociationStateCache, StorageError | ConfigError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(config), layer))
