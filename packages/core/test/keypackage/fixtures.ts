@@ -46,8 +46,7 @@ export const installationKey = installationKeyOf(new Uint8Array(32).fill(7))
 export const inboxId = InboxId.make("ab".repeat(32))
 
 /** Writes a package and signs it, whatever is in it. */
-export const sign = (fields: KeyPackage): Uint8Array => {
-  const seed = installationKey.seed
+export const sign = (fields: KeyPackage, { seed }: InstallationKey = installationKey): Uint8Array => {
   const parse = (keyPackage: KeyPackage) => {
     const bytes = Codec.encode(keyPackage)
     // The leaf's signature and the package's are the ends of what they cover: find both by writing empty ones.
