@@ -328,3 +328,13 @@ export const rootIdentifiers = (state: AssociationState): ReadonlyArray<MemberId
  */
 export const hasSeen = (state: AssociationState, signature: VerifiedSignature): boolean =>
   state.seenSignatures.has(signature.replayKey)
+
+/**
+ * Whether an update is part of the log that led to this state: every one of its signatures has been seen. A member may
+ * have been removed since.
+ *
+ * @since 1.0.0
+ * @category queries
+ */
+export const hasApplied = (state: AssociationState, update: VerifiedUpdate): boolean =>
+  update.actions.every((action) => signaturesOf(action).every((signature) => hasSeen(state, signature)))

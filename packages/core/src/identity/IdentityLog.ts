@@ -44,9 +44,26 @@ export interface ResolveOptions {
 /** Signatures to verify between two looks at the event loop: about 30 ms of work with the slowest backend. */
 const VERIFICATIONS_PER_TURN = 32
 
-type Verification = Effect.Effect<VerifiedSignature, SignatureFailure | "InvalidKey", SmartContractWalletVerifier>
+/**
+ * What the verification of one signature comes to.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Verification = Effect.Effect<
+  VerifiedSignature,
+  SignatureFailure | "InvalidKey",
+  SmartContractWalletVerifier
+>
 
-const verifySignature = (backend: Operations, text: SignedText, signature: Signature): Verification => {
+/**
+ * Verifies one signature of a text, whatever its kind. The failure is "InvalidKey" where the key of an installation's
+ * signature is no point of the curve: libxmtp counts that as a failure of conversion.
+ *
+ * @since 1.0.0
+ * @category verification
+ */
+export const verifySignature = (backend: Operations, text: SignedText, signature: Signature): Verification => {
   switch (signature._tag) {
     case "Erc191":
       return Erc191.verify(backend, text.eip191Hash, signature.bytes)

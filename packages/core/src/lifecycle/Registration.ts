@@ -13,7 +13,6 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as AssociationState from "../identity/AssociationState.ts"
@@ -25,15 +24,17 @@ import { InstallationId } from "../identity/InstallationId.ts"
 import * as InstallationKey from "../identity/InstallationKey.ts"
 import * as MemberIdentifier from "../identity/MemberIdentifier.ts"
 import * as RegistrationUpdate from "../identity/RegistrationUpdate.ts"
+import type { SignatureRequestError } from "../identity/SignatureRequest.ts"
 import * as hex from "../internal/hex.ts"
-import { ApiClient, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
+import { ApiClient } from "../ports/ApiClient.ts"
 import { KeyPackageStore } from "../ports/KeyPackageStore.ts"
 import { Signer, type SignerError } from "../ports/Signer.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import * as InboxLog from "./InboxLog.ts"
 import type { Installation, Registration } from "./Installation.ts"
 import * as Ledger from "./Ledger.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { backoff, retryTransient } from "./RetryPolicy.ts"
+import { retryTransient } from "./RetryPolicy.ts"
 import {
   type RotationContext,
   type RotationError,
@@ -41,22 +42,6 @@ import {
   type WantedProfile,
   withLease
 } from "./Rotation.ts"
-
-/**
- * The installations an inbox may have (libxmtp `MAX_INSTALLATIONS_PER_INBOX`).
- *
- * @since 1.0.0
- * @category constants
- */
-export const MAX_INSTALLATIONS = 10
-
-/**
- * The updates a v3 node keeps per inbox (xmtp-node-go `pkg/mls/store`).
- *
- * @since 1.0.0
- * @category constants
- */
-export const MAX_IDENTITY_UPDATES = 256
 
 /**
  * Why an installation cannot be registered, for reasons of the inbox.
@@ -81,9 +66,9 @@ export class RegistrationError extends Schema.TaggedError<RegistrationError>("@k
   override get message(): string {
     switch (this.reason) {
       case "TooManyInstallations":
-        return `inbox ${this.inboxId} already has ${MAX_INSTALLATIONS} installations: revoke one first`
+        return `inbox ${this.inboxId} already has ${InboxLog.MAX_INSTALLATIONS} installations: revoke one first`
       case "IdentityLogFull":
-        return `inbox ${this.inboxId} already has ${MAX_IDENTITY_UPDATES} identity updates: the node takes no more`
+        return `inbox ${this.inboxId} already has ${InboxLog.MAX_IDENTITY_UPDATES} identity updates: the node takes no more`
       case "InstallationRevoked":
         return `installation ${this.installationId} was revoked from inbox ${this.inboxId}`
       case "NotVisible":
@@ -119,7 +104,7 @@ export type RegisterInstallationError =
   | RotationError
   | IdentityError
   | SignerError
-  | RegistrationUpdate.RegistrationUpdateError
+  | SignatureRequestError
   | RegistrationError
 
 /**
@@ -130,42 +115,23 @@ export type RegisterInstallationError =
  */
 export type RegisterInstallationContext = RotationContext | Signer | SmartContractWalletVerifier
 
-/** What the network says of an inbox. */
-interface Inbox {
-  readonly log: ReadonlyArray<IdentityUpdateLogEntry>
-  readonly state: Option.Option<AssociationState.AssociationState>
-}
-
-const readInbox = Effect.fn("Registration.readInbox")(function* (inboxId: InboxId.InboxId) {
-  const api = yield* ApiClient
-  const { uploadAttempts } = yield* LifecycleSettings
-  const [log = []] = yield* retryTransient(uploadAttempts)(api.getIdentityUpdates([{ inboxId, after: 0n }]))
-  const state =
-    log.length === 0
-      ? Option.none()
-      : Option.some(
-          yield* IdentityLog.resolve(
-            log.map((entry) => entry.update),
-            { expectedInboxId: inboxId }
-          )
-        )
-  return { log, state } satisfies Inbox
-})
-
-const isMember = (inbox: Inbox, installationId: InstallationId): boolean =>
+const isMember = (inbox: InboxLog.InboxLog, installationId: InstallationId): boolean =>
   Option.exists(inbox.state, (state) => AssociationState.hasInstallation(state, installationId))
 
 /** Fails where the inbox has no room, before anything is spent. */
-const requireRoom = ({ inboxId, installationId }: Installation, { log, state }: Inbox) => {
+const requireRoom = ({ inboxId, installationId }: Installation, { log, state }: InboxLog.InboxLog) => {
   const refuse = (reason: RegistrationError["reason"]) => new RegistrationError({ reason, inboxId, installationId })
   const count = Option.match(state, { onNone: () => 0, onSome: (s) => AssociationState.installationIds(s).length })
-  if (count >= MAX_INSTALLATIONS) return refuse("TooManyInstallations")
-  if (log.length >= MAX_IDENTITY_UPDATES) return refuse("IdentityLogFull")
+  if (count >= InboxLog.MAX_INSTALLATIONS) return refuse("TooManyInstallations")
+  if (log.length >= InboxLog.MAX_IDENTITY_UPDATES) return refuse("IdentityLogFull")
   return Effect.void
 }
 
 /** The newest update of the log that adds the installation, whether or not it was revoked later. */
-const findAddition = Effect.fn("Registration.findAddition")(function* (inbox: Inbox, installationId: InstallationId) {
+const findAddition = Effect.fn("Registration.findAddition")(function* (
+  inbox: InboxLog.InboxLog,
+  installationId: InstallationId
+) {
   const self = MemberIdentifier.installation(installationId)
   for (const { update } of inbox.log.toReversed()) {
     const { actions } = yield* IdentityUpdate.decode(update)
@@ -177,7 +143,7 @@ const findAddition = Effect.fn("Registration.findAddition")(function* (inbox: In
 })
 
 /** Whether the log can still take the saved update: not if someone founded the inbox meanwhile. */
-const stillApplies = ({ state }: Inbox, identityUpdate: Uint8Array) =>
+const stillApplies = ({ state }: InboxLog.InboxLog, identityUpdate: Uint8Array) =>
   Option.match(state, {
     onNone: () => IdentityLog.resolve([identityUpdate]),
     onSome: (known) => IdentityLog.extend(known, [identityUpdate])
@@ -193,7 +159,7 @@ type Progress =
   | { readonly _tag: "Member"; readonly identityUpdate: Uint8Array }
 
 /** Reads off the store and the log what is left to do, and fails where it may not be done. */
-const assess = Effect.fn("Registration.assess")(function* (installation: Installation, inbox: Inbox) {
+const assess = Effect.fn("Registration.assess")(function* (installation: Installation, inbox: InboxLog.InboxLog) {
   const { inboxId, installationId, registration } = installation
   const addition = yield* findAddition(inbox, installationId)
   if (Option.isSome(addition)) {
@@ -208,13 +174,17 @@ const assess = Effect.fn("Registration.assess")(function* (installation: Install
 })
 
 /** Asks the wallet. The update is verified against the log before it is handed back. */
-const sign = Effect.fn("Registration.sign")(function* (installation: Installation, inbox: Inbox, nonce: bigint) {
+const sign = Effect.fn("Registration.sign")(function* (
+  installation: Installation,
+  inbox: InboxLog.InboxLog,
+  nonce: bigint
+) {
   const store = yield* KeyPackageStore
   const signer = yield* Signer
   const request = {
     owner: signer.identifier,
     installationKey: yield* store.getInstallationKey(installation.installationId),
-    clientTimestampNs: BigInt(DateTime.toEpochMillis(yield* DateTime.now)) * 1_000_000n
+    clientTimestampNs: yield* InboxLog.clientTimestampNs
   }
   return yield* RegistrationUpdate.sign(
     Option.match(inbox.state, {
@@ -224,28 +194,12 @@ const sign = Effect.fn("Registration.sign")(function* (installation: Installatio
   )
 })
 
-/** Publishes the exact bytes, and believes the log rather than the answer: an unknown outcome may be a success. */
-const publish = Effect.fn("Registration.publish")(function* (installation: Installation, identityUpdate: Uint8Array) {
-  const api = yield* ApiClient
-  const { uploadAttempts } = yield* LifecycleSettings
-  const { inboxId, installationId } = installation
-
-  const requireVisible = Effect.filterOrFail(
-    readInbox(inboxId),
-    (inbox) => isMember(inbox, installationId),
-    () => new RegistrationError({ reason: "NotVisible", inboxId, installationId })
-  )
-  const answer = yield* Effect.either(retryTransient(uploadAttempts)(api.publishIdentityUpdate(identityUpdate)))
-  if (Either.isLeft(answer)) {
-    yield* Effect.catchTag(requireVisible, "RegistrationError", () => answer)
-  } else {
-    // A node may lag behind its own writes.
-    yield* Effect.retry(requireVisible, {
-      schedule: backoff(uploadAttempts),
-      while: (error) => error._tag === "RegistrationError"
-    })
-  }
-})
+/** Publishes the exact bytes until the log names the installation. */
+const publish = ({ inboxId, installationId }: Installation, identityUpdate: Uint8Array) =>
+  InboxLog.publish(inboxId, identityUpdate, {
+    isDone: (inbox) => isMember(inbox, installationId),
+    notVisible: () => new RegistrationError({ reason: "NotVisible", inboxId, installationId })
+  })
 
 const isSame = (a: Registration, b: Registration): boolean =>
   a._tag === "Intended" || b._tag === "Intended"
@@ -260,7 +214,7 @@ const advance = Effect.fn("Registration.advance")(function* (
 ) {
   const store = yield* KeyPackageStore
   const { installationId, registration } = installation
-  const inbox = yield* readInbox(installation.inboxId)
+  const inbox = yield* InboxLog.read(installation.inboxId)
   const progress = yield* assess(installation, inbox)
   const identityUpdate = progress._tag === "Sign" ? yield* sign(installation, inbox, nonce) : progress.identityUpdate
 

@@ -1,5 +1,5 @@
 /**
- * The wallet that owns an inbox.
+ * A wallet that owns an inbox, or is about to become a member of one.
  *
  * @since 1.0.0
  */
@@ -30,8 +30,21 @@ export class SignerError extends Schema.TaggedError<SignerError>("@keyward/core/
 }
 
 /**
+ * Where a smart contract wallet lives. Its signature is judged by the wallet's contract, as it is at one block.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface SmartContractWalletLocation {
+  /** The EVM chain: 1 is Ethereum, 8453 Base. Unsigned 64-bit. A member's chain may never change. */
+  readonly chainId: bigint
+  /** The block to judge the signature at, asked for after the wallet has signed: the newest one is what is wanted. */
+  readonly blockNumber: Effect.Effect<bigint, SignerError>
+}
+
+/**
  * Signs the text of an identity update as EIP-191 personal message. The app brings it: a viem account, a browser wallet,
- * a hardware wallet.
+ * a hardware wallet, a smart contract wallet.
  *
  * @since 1.0.0
  * @category tags
@@ -41,7 +54,12 @@ export class Signer extends Context.Tag("@keyward/core/Signer")<
   {
     /** Who signs. */
     readonly identifier: Identifier
-    /** The EIP-191 signature of the UTF-8 text: r (32 bytes), s (32 bytes), v (1 byte). */
+    /**
+     * The EIP-191 signature of the UTF-8 text: r (32 bytes), s (32 bytes), v (1 byte). Of a smart contract wallet, whatever
+     * its contract takes (ERC-1271, or ERC-6492 before it is deployed).
+     */
     readonly signText: (text: string) => Effect.Effect<Uint8Array, SignerError>
+    /** Given where the identifier is the address of a smart contract wallet. */
+    readonly smartContractWallet?: SmartContractWalletLocation | undefined
   }
 >() {}

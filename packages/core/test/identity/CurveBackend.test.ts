@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
+import * as VectorWallets from "@keyward/test-utils/VectorWallets"
 import { directedLogs, edgeSignatures, randomIdentityLogs } from "@keyward/test-utils/vectors/IdentityVectors"
 import { ED25519_TORSION_SUBGROUP, ed25519 } from "@noble/curves/ed25519.js"
 import { p256 } from "@noble/curves/nist.js"
@@ -12,7 +13,7 @@ import { CurveBackend, noble, type Operations } from "../../src/identity/CurveBa
 import * as FastCurveBackend from "../../src/identity/FastCurveBackend.ts"
 import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import { contexts, verifyPrehashed } from "../../src/identity/signature/InstallationSignature.ts"
-import { hex, summary, toHex, vectorWallets } from "./fixtures.ts"
+import { hex, summary, toHex } from "./fixtures.ts"
 
 const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
 const fast = Effect.runSync(Effect.cached(FastCurveBackend.make))
@@ -150,6 +151,6 @@ describe(`the fast backend, seed ${SEED}`, () => {
           })
         }
       }
-    }).pipe(Effect.provideServiceEffect(CurveBackend, fast), Effect.provide(vectorWallets))
+    }).pipe(Effect.provideServiceEffect(CurveBackend, fast), Effect.provide(VectorWallets.layer))
   )
 })

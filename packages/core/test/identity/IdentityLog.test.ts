@@ -1,4 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
+import * as VectorWallets from "@keyward/test-utils/VectorWallets"
 import {
   directedLogs,
   type LogVector,
@@ -26,7 +27,7 @@ import {
   SmartContractWalletVerifier,
   SmartContractWalletVerifierError
 } from "../../src/ports/SmartContractWalletVerifier.ts"
-import { hex, installationKey, summary, vectorWallets, wallet } from "./fixtures.ts"
+import { hex, installationKey, summary, wallet } from "./fixtures.ts"
 
 const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
 
@@ -92,11 +93,11 @@ const expectSameVerdict = (vector: LogVector) =>
 
 describe("logs resolve as in the native library", () => {
   it.effect.each(directedLogs.map((vector) => ({ name: vector.name ?? "", vector })))("$name", ({ vector }) =>
-    expectSameVerdict(vector).pipe(Effect.provide(vectorWallets))
+    expectSameVerdict(vector).pipe(Effect.provide(VectorWallets.layer))
   )
 
   it.effect("all random logs", () =>
-    Effect.forEach(randomIdentityLogs, expectSameVerdict, { discard: true }).pipe(Effect.provide(vectorWallets))
+    Effect.forEach(randomIdentityLogs, expectSameVerdict, { discard: true }).pipe(Effect.provide(VectorWallets.layer))
   )
 
   it.effect.each(sessionStates.map((vector) => ({ name: vector.name, vector })))("captured: $name", ({ vector }) =>
@@ -142,7 +143,7 @@ describe("extending a state", () => {
           expect(extended.left.updateIndex).toBe((whole.left.updateIndex ?? 0) - at)
         }),
       { discard: true }
-    ).pipe(Effect.provide(vectorWallets))
+    ).pipe(Effect.provide(VectorWallets.layer))
   )
 
   it.effect("by nothing changes nothing", () =>

@@ -1,10 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
+import * as VectorWallets from "@keyward/test-utils/VectorWallets"
 import { directedLogs, randomIdentityLogs, sessionIdentityUpdates } from "@keyward/test-utils/vectors/IdentityVectors"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import * as IdentityUpdate from "../../src/identity/IdentityUpdate.ts"
-import { hex, toHex, vectorWallets } from "./fixtures.ts"
+import { hex, toHex } from "./fixtures.ts"
 
 const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
 const MUTANTS = Number(process.env.KEYWARD_FUZZ ?? 4_000)
@@ -172,7 +173,7 @@ describe("mutants", () => {
         const result = yield* Effect.either(IdentityLog.resolve(mutant))
         if (Either.isLeft(result)) expect(["conversion", "signature", "association"]).toContain(result.left.stage)
       }
-    }).pipe(Effect.provide(vectorWallets))
+    }).pipe(Effect.provide(VectorWallets.layer))
   )
 
   it("of 1 MiB: noise, nesting and an endless field are refused", () => {

@@ -37,6 +37,12 @@ const captured = ({ installationId }: SessionClient) =>
 const signerLayer = ({ identifier, sign }: Wallet) =>
   Layer.succeed(Signer, { identifier, signText: (text) => Effect.sync(() => sign(text)) })
 
+/** Nobody here is a smart contract wallet. */
+const complete = (...args: Parameters<typeof RegistrationUpdate.complete>) =>
+  Effect.provide(RegistrationUpdate.complete(...args), layerNone)
+const sign = (...args: Parameters<typeof RegistrationUpdate.sign>) =>
+  Effect.provide(RegistrationUpdate.sign(...args), layerNone)
+
 const owner = wallet("42".repeat(32))
 const stranger = wallet("43".repeat(32))
 const key = installationKey("44".repeat(32))
@@ -60,7 +66,7 @@ describe("captured registrations are rebuilt byte for byte", () => {
       })
       expect(request.inboxId).toBe(real.inboxId)
       // From the wallet's key and the installation's seed alone: both sign deterministically.
-      const bytes = yield* Effect.provide(RegistrationUpdate.sign(request), signerLayer(wallet(real.walletPrivateKey)))
+      const bytes = yield* Effect.provide(sign(request), signerLayer(wallet(real.walletPrivateKey)))
       expect(toHex(bytes)).toBe(update.identityUpdate)
       expect(bytes).toHaveLength(416)
     })
@@ -80,7 +86,7 @@ describe("captured registrations are rebuilt byte for byte", () => {
           clientTimestampNs: BigInt(update.clientTimestampNs),
           state: known
         })
-        const bytes = yield* RegistrationUpdate.complete(request, wallet(real.walletPrivateKey).sign(request.text))
+        const bytes = yield* complete(request, wallet(real.walletPrivateKey).sign(request.text))
         expect(toHex(bytes)).toBe(update.identityUpdate)
         expect(bytes).toHaveLength(293)
       }
@@ -110,7 +116,7 @@ describe("what is handed out", () => {
             installationKey: installation,
             clientTimestampNs: ns
           })
-          const bytes = yield* RegistrationUpdate.complete(request, founder.sign(request.text))
+          const bytes = yield* complete(request, founder.sign(request.text))
           const state = yield* IdentityLog.resolve([bytes], { expectedInboxId: request.inboxId })
           expect(AssociationState.installationIds(state)).toEqual([installation.installationId])
           expect(AssociationState.isMember(state, founder.identifier)).toBe(true)
@@ -138,8 +144,8 @@ describe("what is not handed out", () => {
     }
   ])("$name names who was to sign and who is recovered", ({ signature }) =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(RegistrationUpdate.complete(newInbox, signature))
-      expect(error).toMatchObject({ _tag: "RegistrationUpdateError", reason: "WrongSigner", isRetryable: false })
+      const error = yield* Effect.flip(complete(newInbox, signature))
+      expect(error).toMatchObject({ _tag: "SignatureRequestError", reason: "WrongSigner", isRetryable: false })
       const expected = owner.identifier._tag === "Ethereum" ? owner.identifier.address : ""
       expect(error.expected).toBe(expected)
       expect(error.recovered).toMatch(/^0x[0-9a-f]{40}$/)
@@ -156,7 +162,7 @@ describe("what is not handed out", () => {
     { name: "v of 2", signature: owner.sign(newInbox.text).map((b, i) => (i === 64 ? 2 : b)) }
   ])("no signature at all: $name", ({ signature }) =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(RegistrationUpdate.complete(newInbox, signature))
+      const error = yield* Effect.flip(complete(newInbox, signature))
       expect(error.reason).toBe("MalformedSignature")
     })
   )
@@ -169,7 +175,7 @@ describe("what is not handed out", () => {
         installationKey: mixed,
         clientTimestampNs
       })
-      const error = yield* Effect.flip(RegistrationUpdate.complete(request, owner.sign(request.text)))
+      const error = yield* Effect.flip(complete(request, owner.sign(request.text)))
       expect(error.reason).toBe("WrongInstallationKey")
       expect(error.message).not.toContain("45".repeat(8))
     })
@@ -177,9 +183,7 @@ describe("what is not handed out", () => {
 
   it.effect("an update that the inbox's own log would refuse", () =>
     Effect.gen(function* () {
-      const state = yield* IdentityLog.resolve([
-        yield* RegistrationUpdate.complete(newInbox, owner.sign(newInbox.text))
-      ])
+      const state = yield* IdentityLog.resolve([yield* complete(newInbox, owner.sign(newInbox.text))])
       const join = (by: Wallet, inboxId: InboxId) => {
         const request = RegistrationUpdate.joinInbox({
           inboxId,
@@ -188,7 +192,7 @@ describe("what is not handed out", () => {
           clientTimestampNs,
           state
         })
-        return Effect.flip(RegistrationUpdate.complete(request, by.sign(request.text)))
+        return Effect.flip(complete(request, by.sign(request.text)))
       }
       expect(yield* join(stranger, newInbox.inboxId)).toMatchObject({
         reason: "NotAllowed",
@@ -208,15 +212,15 @@ describe("what is not handed out", () => {
       signText: (text) => Effect.sync(() => (asked++, stranger.sign(text)))
     })
     return Effect.gen(function* () {
-      const error = yield* Effect.flip(RegistrationUpdate.sign(newInbox))
-      expect(error).toMatchObject({ _tag: "RegistrationUpdateError", reason: "WrongSigner" })
+      const error = yield* Effect.flip(sign(newInbox))
+      expect(error).toMatchObject({ _tag: "SignatureRequestError", reason: "MissingSigner" })
       expect(asked).toBe(0)
     }).pipe(Effect.provide(layer))
   })
 
   it.effect("a wallet's refusal is its own error", () =>
     Effect.gen(function* () {
-      const result = yield* Effect.either(RegistrationUpdate.sign(newInbox))
+      const result = yield* Effect.either(sign(newInbox))
       expect(result).toMatchObject(Either.left({ _tag: "SignerError", reason: "Refused" }))
     }).pipe(
       Effect.provide(
@@ -233,7 +237,7 @@ describe("the wallet's bytes", () => {
   it.effect("are sent as the wallet gave them, v of 0 or 1 included", () =>
     Effect.gen(function* () {
       const given = owner.sign(newInbox.text).map((byte, index) => (index === 64 ? byte - 27 : byte))
-      const bytes = yield* RegistrationUpdate.complete(newInbox, given)
+      const bytes = yield* complete(newInbox, given)
       const { actions } = Either.getOrThrow(IdentityUpdate.decode(bytes))
       expect(actions[0]).toMatchObject({ _tag: "CreateInbox", initialSignature: { _tag: "Erc191", bytes: given } })
     })

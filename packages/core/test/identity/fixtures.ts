@@ -1,11 +1,9 @@
-/** Wallets, keys and verifiers for identity tests. */
+/** Wallets and keys for identity tests. */
 
 import { ed25519 } from "@noble/curves/ed25519.js"
 import { secp256k1 } from "@noble/curves/secp256k1.js"
-import { sha256 } from "@noble/hashes/sha2.js"
 import { bytesToHex, concatBytes, hexToBytes, utf8ToBytes } from "@noble/hashes/utils.js"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as AssociationState from "../../src/identity/AssociationState.ts"
 import * as Identifier from "../../src/identity/Identifier.ts"
@@ -14,7 +12,6 @@ import type { InstallationKey } from "../../src/identity/InstallationKey.ts"
 import type { RootIdentifier } from "../../src/identity/MemberIdentifier.ts"
 import * as Erc191 from "../../src/identity/signature/Erc191.ts"
 import { eip191Hash } from "../../src/identity/signature/SignedText.ts"
-import { SmartContractWalletVerifier } from "../../src/ports/SmartContractWalletVerifier.ts"
 
 export const hex = hexToBytes
 export const toHex = bytesToHex
@@ -39,6 +36,12 @@ export const wallet = (privateKeyHex: string): Wallet => {
   }
 }
 
+/** The wallet as a `Signer`. */
+export const signerOf = ({ identifier, sign }: Wallet) => ({
+  identifier,
+  signText: (text: string) => Effect.sync(() => sign(text))
+})
+
 export const installationKey = (seedHex: string): InstallationKey => {
   const seed = hex(seedHex)
   return {
@@ -46,16 +49,6 @@ export const installationKey = (seedHex: string): InstallationKey => {
     seed: Redacted.make(seed)
   }
 }
-
-/** The wallet contracts of the vectors: valid iff the signature is `sha256(lower(account) || hash || salt) || salt`. */
-export const vectorWallets = Layer.succeed(SmartContractWalletVerifier, {
-  isValid: ({ address, chainId, hash, signature }) =>
-    Effect.sync(() => {
-      const salt = signature.subarray(32)
-      const account = utf8ToBytes(`${chainId}:${address}`.toLowerCase())
-      return toHex(sha256(concatBytes(account, hash, salt))) === toHex(signature.subarray(0, 32))
-    })
-})
 
 const rootText = (identifier: RootIdentifier): string =>
   identifier._tag === "Ethereum" ? `0:${identifier.address}` : `1:${identifier.publicKey}`

@@ -171,7 +171,7 @@ describe("Registration", () => {
             })
           )
         )
-        expect(error).toMatchObject({ _tag: "RegistrationUpdateError", reason: "WrongSigner" })
+        expect(error).toMatchObject({ _tag: "SignatureRequestError", reason: "WrongSigner" })
       }
       expect((yield* faults.callsOf("uploadKeyPackage")).length).toBe(0)
       expect((yield* faults.callsOf("publishIdentityUpdate")).length).toBe(0)

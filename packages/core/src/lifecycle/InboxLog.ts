@@ -1,0 +1,115 @@
+/**
+ * An inbox's log on the network: read and resolved, and written to. What registration and the identity operations share.
+ *
+ * @since 1.0.0
+ */
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import type { AssociationState } from "../identity/AssociationState.ts"
+import type { IdentityError } from "../identity/IdentityError.ts"
+import * as IdentityLog from "../identity/IdentityLog.ts"
+import type { InboxId } from "../identity/InboxId.ts"
+import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
+import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import { LifecycleSettings } from "./LifecycleSettings.ts"
+import { backoff, retryTransient } from "./RetryPolicy.ts"
+
+/**
+ * The installations an inbox may have (libxmtp `MAX_INSTALLATIONS_PER_INBOX`).
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const MAX_INSTALLATIONS = 10
+
+/**
+ * The updates a v3 node keeps per inbox (xmtp-node-go `pkg/mls/store`).
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const MAX_IDENTITY_UPDATES = 256
+
+/**
+ * What the network says of an inbox.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface InboxLog {
+  /** In the node's order. */
+  readonly log: ReadonlyArray<IdentityUpdateLogEntry>
+  /** What the log adds up to; none where it is empty. */
+  readonly state: Option.Option<AssociationState>
+}
+
+/**
+ * The time that an update made now bears: nanoseconds since 1970, by this client's clock.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const clientTimestampNs: Effect.Effect<bigint> = Effect.map(
+  DateTime.now,
+  (now) => BigInt(DateTime.toEpochMillis(now)) * 1_000_000n
+)
+
+/**
+ * Reads and resolves the whole log of an inbox.
+ *
+ * @since 1.0.0
+ * @category reading
+ */
+export const read: (
+  inboxId: InboxId
+) => Effect.Effect<InboxLog, ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier> = Effect.fn(
+  "InboxLog.read"
+)(function* (inboxId) {
+  const api = yield* ApiClient
+  const { uploadAttempts } = yield* LifecycleSettings
+  const [log = []] = yield* retryTransient(uploadAttempts)(api.getIdentityUpdates([{ inboxId, after: 0n }]))
+  if (log.length === 0) return { log, state: Option.none() }
+  const updates = log.map((entry) => entry.update)
+  return { log, state: Option.some(yield* IdentityLog.resolve(updates, { expectedInboxId: inboxId })) }
+})
+
+/**
+ * Publishes the exact bytes of an update, and believes the log rather than the answer: an answer that did not come may
+ * have been a yes, and a no may be to bytes that were taken before. Gives the log that shows the update.
+ *
+ * Fails with the answer's error where the update was refused, or nobody knows; with `notVisible` where it was accepted
+ * and the log does not show it yet.
+ *
+ * @since 1.0.0
+ * @category writing
+ */
+export const publish = <E>(
+  inboxId: InboxId,
+  identityUpdate: Uint8Array,
+  options: {
+    /** Whether the log shows the update. */
+    readonly isDone: (inbox: InboxLog) => boolean
+    readonly notVisible: () => E
+  }
+): Effect.Effect<InboxLog, E | ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier> =>
+  Effect.gen(function* () {
+    const api = yield* ApiClient
+    const { uploadAttempts } = yield* LifecycleSettings
+    const look = Effect.map(read(inboxId), Option.liftPredicate(options.isDone))
+
+    const answer = yield* Effect.either(retryTransient(uploadAttempts)(api.publishIdentityUpdate(identityUpdate)))
+    if (Either.isLeft(answer)) {
+      return yield* Effect.flatMap(look, Option.match({ onSome: Effect.succeed, onNone: () => answer.left }))
+    }
+    // A node may lag behind its own writes.
+    const seen = Effect.filterOrFail(look, Option.isSome, () => "not yet" as const)
+    return yield* Effect.retry(seen, {
+      schedule: backoff(uploadAttempts),
+      while: (failure) => failure === "not yet"
+    }).pipe(
+      Effect.map(({ value }) => value),
+      Effect.mapError((failure) => (failure === "not yet" ? options.notVisible() : failure))
+    )
+  }).pipe(Effect.withSpan("InboxLog.publish", { attributes: { inboxId, bytes: identityUpdate.length } }))
