@@ -51,6 +51,11 @@ export interface LogFilter {
 export interface IdentityLog {
   /** Judges and appends an update to the log of the inbox that it names. */
   readonly publish: (identityUpdate: Uint8Array) => Effect.Effect<void, GrpcStatus>
+  /**
+   * Appends bytes to the log of an inbox, judged by nobody: what a hostile node would serve. The inbox's members, as the
+   * node sees them, stay as they are.
+   */
+  readonly append: (inboxId: string, identityUpdate: Uint8Array) => Effect.Effect<LoggedUpdate>
   /** One list per filter, in their order, oldest first. */
   readonly read: (
     filters: ReadonlyArray<LogFilter>
@@ -96,6 +101,16 @@ export const make = (emptyInbox: InboxMembers): Effect.Effect<IdentityLog> =>
       }
     }
 
+    const store = (inboxId: string, identityUpdate: Uint8Array): Effect.Effect<LoggedUpdate> =>
+      Effect.map(Clock.currentTimeNanos, (serverTimestampNs) => {
+        lastId += 1n
+        const logged = { sequenceId: lastId, serverTimestampNs, update: new Uint8Array(identityUpdate) }
+        const log = logs.get(inboxId)
+        if (log === undefined) logs.set(inboxId, [logged])
+        else log.push(logged)
+        return logged
+      })
+
     const publish: IdentityLog["publish"] = (identityUpdate) =>
       Effect.gen(function* () {
         const inboxId = yield* Effect.try({
@@ -110,9 +125,7 @@ export const make = (emptyInbox: InboxMembers): Effect.Effect<IdentityLog> =>
         const before = members.get(inboxId) ?? emptyInbox
         const after = yield* before.extend(identityUpdate)
 
-        lastId += 1n
-        const serverTimestampNs = yield* Clock.currentTimeNanos
-        logs.set(inboxId, [...log, { sequenceId: lastId, serverTimestampNs, update: new Uint8Array(identityUpdate) }])
+        yield* store(inboxId, identityUpdate)
         members.set(inboxId, after)
         noteAddresses(inboxId, before.addresses, after.addresses)
       }).pipe(one.withPermits(1))
@@ -140,6 +153,7 @@ export const make = (emptyInbox: InboxMembers): Effect.Effect<IdentityLog> =>
 
     return {
       publish,
+      append: (inboxId, identityUpdate) => one.withPermits(1)(store(inboxId, identityUpdate)),
       read,
       inboxIdOf: (address) =>
         Effect.sync(
