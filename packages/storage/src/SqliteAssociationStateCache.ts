@@ -152,7 +152,7 @@ export const make: Effect.Effect<
       sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id,
           CAST(server_timestamp_ns AS TEXT) AS server_timestamp_ns, identity_update
         FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo ?? MAX_INT64}
-        ORDER BY sequence_id`.pipe(
+        ORDER BY keyward_identity_updates.sequence_id`.pipe(
         Effect.flatMap(Effect.forEach((one) => updateRow(one))),
         Effect.map(
           Arr.map((row) => ({
