@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
 import { create, toBinary } from "@bufbuild/protobuf"
 import { Client, credentials } from "@grpc/grpc-js"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
@@ -35,19 +36,15 @@ import type { Case, Work } from "../Harness.ts"
 
 /** The dev node as a process of its own, on the other core. */
 const startNode = async (): Promise<{ readonly url: string; readonly process: ChildProcess }> => {
-  const child = spawn("pnpm", ["--silent", "--filter", "@keyward/test-utils", "dev-node", "--port", "0"], {
-    stdio: ["ignore", "pipe", "inherit"],
-    detached: true
+  const program = fileURLToPath(new URL("../../../packages/test-utils/bin/dev-node.ts", import.meta.url))
+  const child = spawn(process.execPath, ["--import", import.meta.resolve("tsx"), program, "--port", "0"], {
+    stdio: ["ignore", "pipe", "inherit"]
   })
   for await (const line of createInterface({ input: child.stdout })) {
     const url = /^listening on (\S+)$/.exec(line)?.[1]
     if (url !== undefined) return { url, process: child }
   }
   throw new Error("the dev node ended before it listened")
-}
-
-const stopNode = (child: ChildProcess): void => {
-  if (child.pid !== undefined) process.kill(-child.pid, "SIGTERM")
 }
 
 /** What one rotation writes, with the driver alone: the row and its keys, then the receipt. */
@@ -171,7 +168,7 @@ export const cases: ReadonlyArray<Case> = [
           await managed.dispose()
           commits.close()
           upload.close()
-          stopNode(node.process)
+          node.process.kill()
           rmSync(folder, { recursive: true, force: true })
         }
       }

@@ -93,12 +93,12 @@ const open = Effect.gen(function* () {
   if (sql.onDialectOrElse({ sqlite: () => false, orElse: () => true })) {
     return yield* Effect.dieMessage("SqliteKeyPackageStore needs the SqlClient of a SQLite database")
   }
-  const { read, write } = yield* transactions.make(sql)
-  yield* read(configure(sql))
-  yield* write(
+  const transaction = yield* transactions.make(sql)
+  yield* transaction.read(configure(sql))
+  yield* transaction.write(
     Effect.zipRight(Effect.provideService(migrate, SqlClient.SqlClient, sql), verifySealingKeys(sql, sealer))
   )
-  return { sql, sealer, read, write }
+  return { sql, sealer, ...transaction }
 }).pipe(toStorageError("open"), transactions.retryBusy)
 
 /**
@@ -118,6 +118,12 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
       (operation: string) =>
       <A, E, R>(body: Effect.Effect<A, E | SqlError | Refused, R>) =>
         transaction.write(body).pipe(toStorageError(operation), transactions.retryBusy)
+
+    /** The same, of a lease: it need not outlive a power failure, since no holder does. */
+    const writeLease =
+      (operation: string) =>
+      <A, E, R>(body: Effect.Effect<A, E | SqlError | Refused, R>) =>
+        transaction.writeUnsynced(body).pipe(toStorageError(operation), transactions.retryBusy)
 
     const read =
       (operation: string) =>
@@ -272,7 +278,7 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
             yield* sql`INSERT INTO keyward_leases ${sql.insert({ installation_id: id, fence, expires_at: expiresAt })}
               ON CONFLICT (installation_id) DO UPDATE SET fence = excluded.fence, expires_at = excluded.expires_at`
             return { installationId: id, fence, expiresAt: DateTime.unsafeMake(expiresAt) }
-          }).pipe(write("acquireLease"))
+          }).pipe(writeLease("acquireLease"))
       ),
 
       checkLease: Effect.fn("SqliteKeyPackageStore.checkLease")((lease: Lease.Lease, now: DateTime.Utc) =>
@@ -283,7 +289,7 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
         sql`UPDATE keyward_leases SET expires_at = NULL
           WHERE installation_id = ${lease.installationId} AND fence = ${lease.fence}`.pipe(
           Effect.asVoid,
-          write("releaseLease")
+          writeLease("releaseLease")
         )
       ),
 
@@ -342,7 +348,7 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
             const published = Ledger.publish(yield* requireEntry(lease, receipt.exposed, "Exposed"), at)
             const { historyId } = published
             const earlier = yield* sql`${ledgerSelect} WHERE k.installation_id = ${lease.installationId}
-              AND k.history_id < ${historyId} AND k.state IN ('Prepared', 'Exposed', 'Published') ORDER BY k.history_id`
+              AND k.history_id < ${historyId} AND k.delete_at IS NULL ORDER BY k.history_id`
             // A row that cannot be read gets its date of deletion too, and does not stop the rotation for ever.
             const [unreadable, live] = Arr.separate(earlier.map(rows.ledgerEntry))
             yield* Effect.forEach(
@@ -356,8 +362,7 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
               WHERE history_id = ${historyId}`
             yield* sql`UPDATE keyward_key_packages SET state = 'Superseded', superseded_by = ${historyId},
               superseded_at = ${millis(at)}, delete_at = ${millis(deleteAt)}
-              WHERE installation_id = ${lease.installationId} AND history_id < ${historyId}
-                AND state IN ('Prepared', 'Exposed', 'Published')`
+              WHERE installation_id = ${lease.installationId} AND history_id < ${historyId} AND delete_at IS NULL`
             yield* sql`UPDATE keyward_installations SET next_rotation_at = ${millis(nextRotationAt)}
               WHERE installation_id = ${lease.installationId}`
             const superseded = Arr.filter(live, Ledger.isLive).map((entry) =>

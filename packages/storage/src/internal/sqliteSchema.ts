@@ -77,6 +77,9 @@ const createLedger = Effect.gen(function* () {
   ) STRICT`
   yield* sql`CREATE INDEX keyward_key_packages_by_installation
     ON keyward_key_packages (installation_id, history_id)`
+  // The few rows that a publication supersedes, however long the history is.
+  yield* sql`CREATE INDEX keyward_key_packages_live
+    ON keyward_key_packages (installation_id, history_id) WHERE delete_at IS NULL`
   yield* sql`CREATE INDEX keyward_key_packages_by_deletion
     ON keyward_key_packages (delete_at) WHERE delete_at IS NOT NULL`
 

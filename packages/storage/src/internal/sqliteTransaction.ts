@@ -29,12 +29,17 @@ const execute = (connection: Connection, statement: string): Effect.Effect<void,
     catch: (cause) => new SqlError({ cause, message: "Failed to prepare statement" })
   }).pipe(Effect.flatten, Effect.asVoid)
 
-/** The two ways in which the store touches its database. */
+/** The ways in which the store touches its database. */
 export interface Transactions {
   /** Statements that hold the connection: nobody else's uncommitted rows are seen. For single reads. */
   readonly read: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** BEGIN IMMEDIATE, the body, COMMIT; a body that fails, or a COMMIT that does, leaves nothing behind. */
   readonly write: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+  /**
+   * The same without waiting for the disk. A crash of the process loses nothing; a power failure may lose it, with
+   * everything that was running. For what then has no meaning any more: who holds a lease.
+   */
+  readonly writeUnsynced: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
 }
 
 /** The transactions of a client that has one connection, as every SQLite client does. */
@@ -55,6 +60,26 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
       <A, E, R>(body: Effect.Effect<A, E, R>) =>
         Effect.provideService(body, SqlClient.TransactionConnection, [connection, 0])
 
+    const transact = <A, E, R>(
+      before: (connection: Connection) => Effect.Effect<void, SqlError>,
+      body: Effect.Effect<A, E, R>,
+      after: (connection: Connection) => Effect.Effect<void>
+    ): Effect.Effect<A, E | SqlError, R> =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          yield* refuseNesting
+          const connection = yield* restore(sql.reserve)
+          // SQLite has ended the transaction by itself where ROLLBACK fails: its only complaint is that there is none.
+          const rollback = Effect.ignore(execute(connection, "ROLLBACK"))
+          yield* before(connection)
+          yield* execute(connection, "BEGIN IMMEDIATE")
+          const exit = yield* Effect.exit(restore(on(connection)(body)))
+          yield* Exit.isSuccess(exit) ? Effect.tapError(execute(connection, "COMMIT"), () => rollback) : rollback
+          yield* after(connection)
+          return yield* exit
+        })
+      ).pipe(Effect.scoped)
+
     return {
       read: (body) =>
         refuseNesting.pipe(
@@ -62,17 +87,17 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           Effect.scoped
         ),
       write: (body) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            yield* refuseNesting
-            const connection = yield* restore(sql.reserve)
-            // SQLite has ended the transaction by itself where ROLLBACK fails: its only complaint is that there is none.
-            const rollback = Effect.ignore(execute(connection, "ROLLBACK"))
-            yield* execute(connection, "BEGIN IMMEDIATE")
-            const exit = yield* Effect.exit(restore(on(connection)(body)))
-            yield* Exit.isSuccess(exit) ? Effect.tapError(execute(connection, "COMMIT"), () => rollback) : rollback
-            return yield* exit
-          })
-        ).pipe(Effect.scoped)
+        transact(
+          (connection) => execute(connection, "PRAGMA synchronous = FULL"),
+          body,
+          () => Effect.void
+        ),
+      writeUnsynced: (body) =>
+        transact(
+          (connection) => execute(connection, "PRAGMA synchronous = NORMAL"),
+          body,
+          // For whoever shares the connection. Where it fails, the next write sets it again.
+          (connection) => Effect.ignore(execute(connection, "PRAGMA synchronous = FULL"))
+        )
     }
   })
