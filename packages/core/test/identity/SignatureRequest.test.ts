@@ -1,7 +1,7 @@
 /** Requests of every operation: captured ones rebuilt byte for byte, what is signed by whom, and what is never handed out. */
 import { describe, expect, it } from "@effect/vitest"
 import * as VectorWallets from "@keyward/test-utils/VectorWallets"
-import { sessionClients, sessionIdentityUpdates, sessionLogs } from "@keyward/test-utils/vectors/IdentityVectors"
+import { sessionClients, sessionLogs } from "@keyward/test-utils/vectors/IdentityVectors"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as AssociationState from "../../src/identity/AssociationState.ts"

@@ -7,6 +7,7 @@ import { create, type DescMessage, type DescMethod, type MessageInitShape, toBin
 import type { Identifier } from "@keyward/core/identity/Identifier"
 import * as InstallationId from "@keyward/core/identity/InstallationId"
 import type { IdentityUpdatesRequest } from "@keyward/core/ports/ApiClient"
+import type { SmartContractWalletQuestion } from "@keyward/core/ports/SmartContractWalletVerifier"
 import { IdentifierKind, IdentityApi } from "../gen/xmtp/identity/api/v1/identity_pb.ts"
 import { MlsApi } from "../gen/xmtp/mls/api/v1/mls_pb.ts"
 
@@ -49,5 +50,15 @@ export const getInboxIds = (identifiers: ReadonlyArray<Identifier>): Request =>
     requests: identifiers.map((identifier) => ({
       identifier: identifierText(identifier),
       identifierKind: identifier._tag === "Ethereum" ? IdentifierKind.ETHEREUM : IdentifierKind.PASSKEY
+    }))
+  })
+
+export const verifySmartContractWalletSignatures = (questions: ReadonlyArray<SmartContractWalletQuestion>): Request =>
+  request(IdentityApi.method.verifySmartContractWalletSignatures, {
+    signatures: questions.map(({ address, blockNumber, chainId, hash, signature }) => ({
+      accountId: `${chainId}:${address}`,
+      blockNumber,
+      signature,
+      hash
     }))
   })

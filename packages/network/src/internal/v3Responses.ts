@@ -15,7 +15,8 @@ import {
   GetIdentityUpdatesResponseSchema,
   GetInboxIdsResponseSchema,
   IdentifierKind,
-  PublishIdentityUpdateResponseSchema
+  PublishIdentityUpdateResponseSchema,
+  VerifySmartContractWalletSignaturesResponseSchema
 } from "../gen/xmtp/identity/api/v1/identity_pb.ts"
 import { FetchKeyPackagesResponseSchema } from "../gen/xmtp/mls/api/v1/mls_pb.ts"
 import { identifierText } from "./v3Requests.ts"
@@ -99,6 +100,27 @@ export const getInboxIds = (
           const lower = inboxId.toLowerCase()
           return isInboxId(lower) ? Either.right(Option.some(lower)) : Either.left("an inbox id is not 64 hex digits")
         })
+      )
+    )
+  )
+
+/** What a node says of a smart contract wallet's signature. */
+export type WalletVerdict =
+  | { readonly _tag: "Judged"; readonly isValid: boolean }
+  /** It could not ask the wallet; `isValid` is then false and means nothing. */
+  | { readonly _tag: "NotJudged"; readonly error: string }
+
+/** One verdict per signature. */
+export const verifySmartContractWalletSignatures = (
+  asked: number,
+  bytes: Uint8Array
+): Decoded<ReadonlyArray<WalletVerdict>> =>
+  decode(VerifySmartContractWalletSignaturesResponseSchema, bytes).pipe(
+    Either.flatMap(({ responses }) => counted(asked, responses)),
+    Either.map((responses) =>
+      responses.map(({ error, isValid }) =>
+        // A yes is a yes, as in libxmtp, whatever else is said.
+        error === undefined || isValid ? { _tag: "Judged", isValid } : { _tag: "NotJudged", error: error.slice(0, 512) }
       )
     )
   )

@@ -122,9 +122,18 @@ export const layer: Layer.Layer<NodeValidation, never, MlsCrypto | SmartContract
 )
 
 /**
- * `layer` with node:crypto, and no chain to ask about smart contract wallets.
+ * `layer` with node:crypto, and this answer about smart contract wallets: `VectorWallets.layer`, or a chain of the test's.
  *
  * @since 1.0.0
  * @category layers
  */
-export const layerDefault: Layer.Layer<NodeValidation> = Layer.provide(layer, [NodeMlsCrypto.layer, layerNone])
+export const layerWith = (wallets: Layer.Layer<SmartContractWalletVerifier>): Layer.Layer<NodeValidation> =>
+  Layer.provide(layer, [NodeMlsCrypto.layer, wallets])
+
+/**
+ * `layerWith` no chain to ask about smart contract wallets.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerDefault: Layer.Layer<NodeValidation> = layerWith(layerNone)
