@@ -44,6 +44,8 @@ export interface Case {
   readonly floor: string
   /** The ratio that is aimed at. */
   readonly target?: number | undefined
+  /** At most this many rounds, of work that takes long. */
+  readonly rounds?: number | undefined
   readonly prepare: () => Promise<Prepared> | Prepared
 }
 
@@ -165,7 +167,9 @@ export const measure = async (cases: ReadonlyArray<Case>, rounds = 101): Promise
       })
       for (const [name, work] of Object.entries(prepared.parts ?? {})) parts.push([name, await series(work)])
     }
-    for (let i = 0; i < rounds; i++) for (const one of running) await round(one, i % 2 === 0)
+    for (let i = 0; i < rounds; i++) {
+      for (const one of running) if (i < (one.definition.rounds ?? rounds)) await round(one, i % 2 === 0)
+    }
 
     const measurements: Array<Measurement> = []
     for (const { definition, floor, parts, prepared, subject } of running) {

@@ -35,7 +35,7 @@ import { generatePrivateKey, privateKeyToAccount } from "viem/accounts"
 import type { Case, Work } from "../Harness.ts"
 
 /** The dev node as a process of its own, on the other core. */
-const startNode = async (): Promise<{ readonly url: string; readonly process: ChildProcess }> => {
+export const startNode = async (): Promise<{ readonly url: string; readonly process: ChildProcess }> => {
   const program = fileURLToPath(new URL("../../../packages/test-utils/bin/dev-node.ts", import.meta.url))
   const child = spawn(process.execPath, ["--import", import.meta.resolve("tsx"), program, "--port", "0"], {
     stdio: ["ignore", "pipe", "inherit"]

@@ -55,6 +55,9 @@ const createTables = Effect.gen(function* () {
   ) STRICT, WITHOUT ROWID`
 })
 
+/** Far below the 32,766 values that one statement may have. */
+const ROWS_PER_STATEMENT = 200
+
 /** Numbers above 2^53 come as text: the driver would round them. */
 const BigIntText = Schema.BigInt
 const Bytes = Schema.Uint8ArrayFromSelf
@@ -167,20 +170,27 @@ export const make: Effect.Effect<
 
     put: Effect.fn("SqliteAssociationStateCache.put")(
       (entries: Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0]) =>
-        Effect.forEach(
-          entries,
-          ({ log, newest }) =>
-            Effect.gen(function* () {
-              const inboxId = newest.state.inboxId
-              for (const { sequenceId, serverTimestampNs, update } of log) {
-                yield* sql`INSERT INTO keyward_identity_updates (inbox_id, sequence_id, server_timestamp_ns, identity_update)
-                  VALUES (${inboxId}, ${sequenceId}, ${serverTimestampNs}, ${update}) ON CONFLICT DO NOTHING`
-              }
-              yield* sql`INSERT INTO keyward_association_states (inbox_id, sequence_id, state)
-                VALUES (${inboxId}, ${newest.sequenceId}, ${Codec.encode(newest.state)}) ON CONFLICT DO NOTHING`
-            }),
-          { discard: true }
-        ).pipe(on("write", "put"))
+        Effect.gen(function* () {
+          const updates = entries.flatMap(({ log, newest }) =>
+            log.map((entry) => ({
+              inbox_id: newest.state.inboxId,
+              sequence_id: entry.sequenceId,
+              server_timestamp_ns: entry.serverTimestampNs,
+              identity_update: entry.update
+            }))
+          )
+          const states = entries.map(({ newest }) => ({
+            inbox_id: newest.state.inboxId,
+            sequence_id: newest.sequenceId,
+            state: Codec.encode(newest.state)
+          }))
+          for (const rows of Arr.chunksOf(updates, ROWS_PER_STATEMENT)) {
+            yield* sql`INSERT INTO keyward_identity_updates ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+          }
+          for (const rows of Arr.chunksOf(states, ROWS_PER_STATEMENT)) {
+            yield* sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+          }
+        }).pipe(on("write", "put"))
     )
   }
 })

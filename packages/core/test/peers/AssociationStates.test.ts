@@ -15,10 +15,11 @@ import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as World from "./World.ts"
 
-const inWorld = <A, E>(name: string, body: () => Effect.Effect<A, E, World.Services | import("effect/Scope").Scope>) =>
+const inWorld = <A, E>(name: string, body: () => Effect.Effect<A, E, World.Services | Scope.Scope>) =>
   it.scoped(name, () => Effect.zipRight(World.start, body()).pipe(Effect.provide(World.layer(name))))
 
 const get = (inboxIds: ReadonlyArray<InboxId>, options?: AssociationStates.ReadOptions) =>
@@ -27,11 +28,17 @@ const get = (inboxIds: ReadonlyArray<InboxId>, options?: AssociationStates.ReadO
 const getAt = (inboxId: InboxId, sequenceId: bigint) =>
   Effect.flatMap(AssociationStates.AssociationStates, (states) => states.getAt(inboxId, sequenceId))
 
-const right = (result: Either.Either<StateAt, AssociationStates.InboxError> | undefined): StateAt =>
-  Either.getOrThrow(result ?? Either.left("no result"))
+type Answer = Either.Either<StateAt, AssociationStates.InboxError> | undefined
 
-const left = (result: Either.Either<StateAt, AssociationStates.InboxError> | undefined) =>
-  Either.getOrThrow(Either.flip(result ?? Either.right("no result")))
+const right = (answer: Answer): StateAt => {
+  if (answer === undefined || Either.isLeft(answer)) throw new Error(`expected a state, not ${answer?.left.message}`)
+  return answer.right
+}
+
+const left = (answer: Answer): AssociationStates.InboxError => {
+  if (answer === undefined || Either.isRight(answer)) throw new Error("expected an error")
+  return answer.left
+}
 
 /** The service anew over the same ports, as after a restart, with what a test wants changed. */
 const restarted = (options?: AssociationStates.Options) =>
