@@ -97,14 +97,25 @@ export const make = (): MlsCryptoShape => {
   const mayVerify = (publicKey: Uint8Array, signature: Uint8Array): boolean =>
     publicKey.length === 32 && signature.length === 64 && !isSmallOrder(publicKey) && !isSmallOrder(signature)
 
-  /** One verification on libuv's thread pool. */
-  const verifyOnPool = ({ message, publicKey, signature }: Ed25519Signature): Effect.Effect<boolean> =>
+  /** On libuv's thread pool. One callback for all: a fiber for each signature would cost as much as the signature. */
+  const verifyOnPool = (signatures: ReadonlyArray<Ed25519Signature>): Effect.Effect<ReadonlyArray<boolean>> =>
     Effect.async((resume) => {
-      if (!mayVerify(publicKey, signature)) return resume(Effect.succeed(false))
-      verify(null, message, verifyingKey(publicKey), signature, (error, isValid) =>
-        // An error is none of the signature's: 32 bytes are always a key, and what is no signature is just not valid.
-        resume(error === null ? Effect.succeed(isValid) : Effect.die(error))
-      )
+      const verdicts = signatures.map(() => false)
+      let waiting = 1
+      const end = () => {
+        if (--waiting === 0) resume(Effect.succeed(verdicts))
+      }
+      for (const [index, { message, publicKey, signature }] of signatures.entries()) {
+        if (!mayVerify(publicKey, signature)) continue
+        waiting++
+        verify(null, message, verifyingKey(publicKey), signature, (error, isValid) => {
+          // An error is none of the signature's: 32 bytes are always a key, and what is no signature is just not valid.
+          if (error !== null) resume(Effect.die(error))
+          verdicts[index] = isValid
+          end()
+        })
+      }
+      end()
     })
 
   return {
@@ -112,7 +123,7 @@ export const make = (): MlsCryptoShape => {
     ed25519Sign: (seed, message) => new Uint8Array(sign(null, message, signingKey(seed).key)),
     ed25519VerifyStrict: (publicKey, message, signature) =>
       mayVerify(publicKey, signature) && verify(null, message, verifyingKey(publicKey), signature),
-    ed25519VerifyStrictAll: (signatures) => Effect.forEach(signatures, verifyOnPool, { concurrency: "unbounded" }),
+    ed25519VerifyStrictAll: verifyOnPool,
     x25519PublicKey: (privateKey) => publicHalf(privateKeyObject("X25519", Redacted.value(privateKey))),
     x25519: (privateKey, publicKey) => {
       if (publicKey.length !== 32) return Option.none()

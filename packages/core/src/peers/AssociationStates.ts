@@ -120,6 +120,15 @@ const LOGS_AT_A_TIME = 4
 
 type Result = Either.Either<StateAt, InboxError>
 
+/** A log, and what it extends. */
+interface Extension {
+  readonly inboxId: InboxId
+  readonly base: StateAt | undefined
+  readonly log: ReadonlyArray<IdentityUpdateLogEntry>
+  /** Of its last entry. */
+  readonly sequenceId: bigint
+}
+
 interface Remembered {
   readonly current: StateAt
   /** Milliseconds since 1970, by the clock that reads it. */
@@ -216,20 +225,6 @@ export const make = (
       )
     }
 
-    const judge = (
-      inboxId: InboxId,
-      known: StateAt | undefined,
-      log: ReadonlyArray<IdentityUpdateLogEntry>
-    ): Effect.Effect<StateAt, InboxError> => {
-      const newest = log.at(-1)
-      if (newest !== undefined) {
-        return Effect.map(resolve(inboxId, known?.state, log), (state) => ({ sequenceId: newest.sequenceId, state }))
-      }
-      return known === undefined
-        ? Effect.fail(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))
-        : Effect.succeed(known)
-    }
-
     /** One request's worth of inboxes. */
     const read = (inboxIds: ReadonlyArray<InboxId>): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
       Effect.gen(function* () {
@@ -254,23 +249,35 @@ export const make = (
           ]
           return inboxIds.map(unreachable)
         }
-        const judged = yield* Effect.forEach(
-          inboxIds,
-          (inboxId, index) => {
-            const base = known.get(inboxId)
-            const log = inOrder(answer.right[index] ?? [], base?.sequenceId ?? 0n)
-            return Effect.map(Effect.either(judge(inboxId, base, log)), (result) => ({ inboxId, log, result }))
-          },
+        const results: Array<readonly [InboxId, Result]> = []
+        const toResolve: Array<Extension> = []
+        for (const [index, inboxId] of inboxIds.entries()) {
+          const base = known.get(inboxId)
+          const log = inOrder(answer.right[index] ?? [], base?.sequenceId ?? 0n)
+          const newest = log.at(-1)
+          if (newest !== undefined) toResolve.push({ inboxId, base, log, sequenceId: newest.sequenceId })
+          else if (base !== undefined) results.push([inboxId, Either.right(base)])
+          else results.push([inboxId, Either.left(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))])
+        }
+        const resolved = yield* Effect.forEach(
+          toResolve,
+          ({ base, inboxId, log, sequenceId }) =>
+            Effect.map(Effect.either(resolve(inboxId, base?.state, log)), (state) => ({
+              log,
+              inboxId,
+              result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
+            })),
           { concurrency: LOGS_AT_A_TIME }
         )
-        const extended = judged.flatMap(({ log, result }) =>
-          log.length > 0 && Either.isRight(result) ? [{ log, newest: result.right }] : []
+        const extended = resolved.flatMap(({ log, result }) =>
+          Either.isRight(result) ? [{ log, newest: result.right }] : []
         )
         if (extended.length > 0) yield* orMiss<void>(undefined)(cache.put(extended))
-        for (const { inboxId, result } of judged) {
+        for (const { inboxId, result } of resolved) results.push([inboxId, result])
+        for (const [inboxId, result] of results) {
           if (Either.isRight(result)) remembered.set(inboxId, { current: result.right, readAt })
         }
-        return judged.map(({ inboxId, result }) => [inboxId, result] as const)
+        return results
       })
 
     /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */

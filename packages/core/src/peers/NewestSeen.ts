@@ -21,6 +21,7 @@ import type { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
  * @category models
  */
 export interface Seen {
+  readonly installationId: InstallationId
   readonly ref: KeyPackageRef
   /** Seconds since 1970 at which its lifetime begins, which says when it was made. */
   readonly notBefore: bigint
@@ -35,8 +36,11 @@ export interface Seen {
 export class NewestSeen extends Context.Tag("@keyward/core/NewestSeen")<
   NewestSeen,
   {
-    /** Notes a package that is valid and its installation's own. Some: a newer one has been seen before. */
-    readonly see: (installationId: InstallationId, seen: Seen) => Effect.Effect<Option.Option<Seen>>
+    /**
+     * Notes packages that are valid and their installations' own. For each in order: the newer one that has been seen before,
+     * if one has.
+     */
+    readonly see: (packages: ReadonlyArray<Seen>) => Effect.Effect<ReadonlyArray<Option.Option<Seen>>>
   }
 >() {}
 
@@ -51,12 +55,14 @@ export const layerMemory = (options: { readonly capacity?: number | undefined } 
   Layer.sync(NewestSeen, () => {
     const newest = new BoundedMap<InstallationId, Seen>(options.capacity ?? 10_000)
     return {
-      see: (installationId, seen) =>
-        Effect.sync(() => {
-          const known = newest.get(installationId)
-          const isOlder = known !== undefined && seen.notBefore < known.notBefore
-          newest.set(installationId, isOlder ? known : { ref: seen.ref, notBefore: seen.notBefore })
-          return isOlder ? Option.some(known) : Option.none()
-        })
+      see: (packages) =>
+        Effect.sync(() =>
+          packages.map((seen) => {
+            const known = newest.get(seen.installationId)
+            const isOlder = known !== undefined && seen.notBefore < known.notBefore
+            newest.set(seen.installationId, isOlder ? known : seen)
+            return isOlder ? Option.some(known) : Option.none()
+          })
+        )
     }
   })

@@ -178,26 +178,44 @@ const judge = (
     }
   })
 
-const findingsOf = (
-  { installationId, keyPackage, welcomeTarget }: Usable,
+const policyFindings = (
+  { keyPackage, welcomeTarget }: Usable,
   policies: ReadonlyArray<Policy>
-): Effect.Effect<ReadonlyArray<Finding>, never, NewestSeen.NewestSeen | MlsCrypto> =>
-  Effect.gen(function* () {
-    const newestSeen = yield* NewestSeen.NewestSeen
-    const { notBefore } = keyPackage.lifetime
-    const newer = yield* newestSeen.see(installationId, { ref: keyPackage.ref, notBefore })
-    const broken = yield* Effect.forEach(policies, ({ check, name }) =>
+): Effect.Effect<ReadonlyArray<Finding>, never, MlsCrypto> =>
+  Effect.map(
+    Effect.forEach(policies, ({ check, name }) =>
       Effect.map(
         check(keyPackage, welcomeTarget),
         Option.map((detail) => Finding.PolicyViolated({ policy: name, detail }))
       )
+    ),
+    Arr.getSomes
+  )
+
+/** The usable ones with what is remarkable about them. */
+const withFindings = (
+  usables: ReadonlyArray<Usable>,
+  policies: ReadonlyArray<Policy>
+): Effect.Effect<ReadonlyArray<Usable>, never, NewestSeen.NewestSeen | MlsCrypto> =>
+  Effect.gen(function* () {
+    const newestSeen = yield* NewestSeen.NewestSeen
+    const newer = yield* newestSeen.see(
+      usables.map(({ installationId, keyPackage }) => ({
+        installationId,
+        ref: keyPackage.ref,
+        notBefore: keyPackage.lifetime.notBefore
+      }))
     )
-    return [
-      ...Option.toArray(
-        Option.map(newer, (seen) => Finding.OlderThanSeen({ seen: seen.ref, seenNotBefore: seen.notBefore, notBefore }))
-      ),
-      ...Arr.getSomes(broken)
-    ]
+    const found: Array<Usable> = []
+    for (const [index, usable] of usables.entries()) {
+      const seen = Option.getOrUndefined(newer[index] ?? Option.none())
+      const broken = policies.length === 0 ? [] : yield* policyFindings(usable, policies)
+      const { notBefore } = usable.keyPackage.lifetime
+      const older =
+        seen === undefined ? [] : [Finding.OlderThanSeen({ seen: seen.ref, seenNotBefore: seen.notBefore, notBefore })]
+      found.push(older.length + broken.length === 0 ? usable : { ...usable, findings: [...older, ...broken] })
+    }
+    return found
   })
 
 const unusable = (installationId: InstallationId, reason: Reason, judgedAt: DateTime.Utc): Unusable => ({
@@ -245,17 +263,16 @@ export const fetchKeyPackages: (
     const states: States = new Map(Arr.zip(asked, answers))
 
     const judgedAt = yield* DateTime.now
-    const verdicts = yield* Effect.forEach(fetched, ([installationId, keyPackage]) =>
-      Either.match(
-        Either.flatMap(keyPackage, (valid) => judge(installationId, valid, states, judgedAt, options.expectedInboxId)),
-        {
-          onLeft: (reason) => Effect.succeed<Verdict>(unusable(installationId, reason, judgedAt)),
-          onRight: (usable) =>
-            Effect.map(findingsOf(usable, options.policies ?? []), (findings): Verdict => ({ ...usable, findings }))
-        }
+    const byId = new Map<InstallationId, Verdict>()
+    const usables: Array<Usable> = []
+    for (const [installationId, keyPackage] of fetched) {
+      const judged = Either.flatMap(keyPackage, (valid) =>
+        judge(installationId, valid, states, judgedAt, options.expectedInboxId)
       )
-    )
-    const byId = new Map(verdicts.map((verdict) => [verdict.installationId, verdict]))
+      if (Either.isRight(judged)) usables.push(judged.right)
+      else byId.set(installationId, unusable(installationId, judged.left, judgedAt))
+    }
+    for (const usable of yield* withFindings(usables, options.policies ?? [])) byId.set(usable.installationId, usable)
     return installationIds.map((id) => byId.get(id) ?? unusable(id, Reason.Missing(), judgedAt))
   }
 )
