@@ -118,6 +118,19 @@ const LOCAL = "Local" as NodeBindings.XmtpEnv
 const NO_SYNC = "Disabled" as NodeBindings.SyncWorkerMode
 
 /**
+ * The client's connection to a v3 node: all that its functions without a client need.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const backend = (
+  grpcUrl: string
+): Effect.Effect<NodeBindings.Backend, RealClientUnavailable | RealClientError> =>
+  Effect.flatMap(load, (bindings) =>
+    call("BackendBuilder", () => new bindings.BackendBuilder(LOCAL).setApiUrl(grpcUrl).build())
+  )
+
+/**
  * A client that is not registered yet, closed and forgotten at the end of the scope. Its database is plain SQLite in a
  * temporary folder.
  *
@@ -133,10 +146,8 @@ export const open = (
     const { grpcUrl, nonce = 1n, wallet, workers } = options
     const identifier = identifierOf(wallet)
     const dbPath = join(folder, "client.db3")
-    const known = yield* call("getInboxIdByIdentity", async () => {
-      const backend = await new bindings.BackendBuilder(LOCAL).setApiUrl(grpcUrl).build()
-      return bindings.getInboxIdByIdentity(backend, identifier)
-    })
+    const node = yield* backend(grpcUrl)
+    const known = yield* call("getInboxIdByIdentity", () => bindings.getInboxIdByIdentity(node, identifier))
     const inboxId = known ?? bindings.generateInboxId(identifier, nonce)
     const client = yield* Effect.acquireRelease(
       call("createClient", () =>
