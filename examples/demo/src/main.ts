@@ -1,19 +1,26 @@
 /**
- * The life of a key package in eight steps: a node, a database, a wallet, a registration, a rotation, a failed upload that
- * marks nothing, the same bytes again, and the network's own client as the judge.
+ * The life of a key package in nine steps: a node, a database, a wallet's registration, a rotation, a failed upload that
+ * marks nothing, the same bytes again, other people's packages judged, and the network's own client as the judge of ours.
  */
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
+import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import { newKeyPackage } from "@keyward/core/keypackage/Generation"
+import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import * as PeerKeyPackages from "@keyward/core/peers/PeerKeyPackages"
+import type { Verdict } from "@keyward/core/peers/Verdict"
+import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { Entropy } from "@keyward/core/ports/Entropy"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as SmartContractWalletVerifier from "@keyward/core/ports/SmartContractWalletVerifier"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
+import * as SqliteAssociationStateCache from "@keyward/storage/SqliteAssociationStateCache"
 import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
 import * as DevNode from "@keyward/test-utils/devnode/DevNode"
 import * as Faults from "@keyward/test-utils/Faults"
@@ -43,9 +50,13 @@ const live = (filename: string, nodeUrl: string) =>
       )
     ),
     V3ApiClient.layerGrpc({ url: nodeUrl }),
-    ViemSigner.layer(account),
+    SqliteAssociationStateCache.layer({ filename }),
     SmartContractWalletVerifier.layerNone
-  ).pipe(Layer.provideMerge(NodeCrypto.layer))
+  ).pipe((ports) =>
+    Layer.mergeAll(ViemSigner.layer(account), PeerKeyPackages.layer().pipe(Layer.provideMerge(ports))).pipe(
+      Layer.provideMerge(NodeCrypto.layer)
+    )
+  )
 
 const judge = (nodeUrl: string, installationId: string) =>
   Effect.scoped(
@@ -58,6 +69,55 @@ const judge = (nodeUrl: string, installationId: string) =>
         : fact("libxmtp says", bad(status?.validationError ?? "nothing"))
     })
   ).pipe(Effect.catchTag("RealClientUnavailable", (error) => say(note(`skipped: ${error.message}`))))
+
+/** What the reasons of this story mean. */
+const reasonText: Readonly<Record<string, string>> = {
+  NotAMember: "well signed, but its inbox does not name it, or no longer",
+  OtherInstallation: "a valid package, of somebody else"
+}
+
+/** Bob has an installation and one that he revoked; Mallory signs a package of her own in the name of Bob's inbox. */
+const meetOthers = Effect.gen(function* () {
+  const api = yield* ApiClient
+  const bob = yield* registerInstallation({ label: "phone", includePostQuantum: true })
+  const lost = yield* registerInstallation({ label: "lost phone", includePostQuantum: true })
+  yield* revokeInstallations({ inboxId: bob.inboxId, installationIds: [lost.installationId] })
+  const mallory = yield* InstallationKey.generate
+  const forged = yield* newKeyPackage({ inboxId: bob.inboxId, installationKey: mallory, includePostQuantum: true })
+  yield* api.uploadKeyPackage(forged.keyPackage.bytes)
+  return { bob, lost, mallory, forged }
+}).pipe(Effect.provide(ViemSigner.layer(privateKeyToAccount(generatePrivateKey()))))
+
+const showVerdict = (name: string, verdict: Verdict | undefined) => {
+  if (verdict === undefined) return fact(name, bad("no verdict"))
+  if (verdict._tag === "Unusable") {
+    const { _tag } = verdict.reason
+    return fact(name, `${bad("Unusable")}  ${_tag}: ${dim(reasonText[_tag] ?? "")}`)
+  }
+  const { inboxId, sequenceId, welcomeTarget } = verdict
+  return fact(
+    name,
+    `${good("Usable")}    inbox ${id(short(inboxId))} at update ${sequenceId}, by ${welcomeTarget.algorithm}`
+  )
+}
+
+const judgeOthers = Effect.gen(function* () {
+  const { bob, forged, lost, mallory } = yield* meetOthers
+  const verdicts = yield* PeerKeyPackages.fetchKeyPackages([
+    bob.installationId,
+    lost.installationId,
+    mallory.installationId
+  ])
+  yield* showVerdict("Bob's phone", verdicts[0])
+  yield* showVerdict("revoked phone", verdicts[1])
+  yield* showVerdict("forged by Mal", verdicts[2])
+
+  const faults = yield* Faults.Faults
+  const { bytes } = forged.keyPackage
+  yield* faults.enqueue("fetchKeyPackages", Faults.wrongAnswer(Faults.WrongAnswer.KeyPackage({ keyPackage: bytes })))
+  const [swapped] = yield* PeerKeyPackages.fetchKeyPackages([bob.installationId])
+  yield* showVerdict("node that lies", swapped)
+})
 
 const story = Effect.gen(function* () {
   const store = yield* KeyPackageStore
@@ -104,10 +164,13 @@ const story = Effect.gen(function* () {
   yield* fact("published", `#${published.historyId} ${id(short(published.keyPackage.ref))}`)
   yield* LedgerView.table(yield* ledger)
 
-  yield* step(7, "The network's own client judges the package")
+  yield* step(7, "Other people's packages, before they are invited")
+  yield* judgeOthers
+
+  yield* step(8, "The network's own client judges ours")
   yield* judge(grpcUrl, installationId)
 
-  yield* step(8, "Timeline")
+  yield* step(9, "Timeline")
   yield* LedgerView.timeline(yield* ledger, yield* DateTime.now)
   yield* say("")
 })
