@@ -1,0 +1,91 @@
+/** States as bytes: the same state comes back, byte order is kept, and what is no state is refused. */
+import { describe, expect, it } from "@effect/vitest"
+import * as IdentityLog from "@keyward/core/identity/IdentityLog"
+import { associationState } from "@keyward/test-utils/contracts/AssociationStateCacheContract"
+import { randomIdentityLogs } from "@keyward/test-utils/vectors/IdentityVectors"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as FastCheck from "effect/FastCheck"
+import * as Codec from "../../src/identity/AssociationStateCodec.ts"
+import { InboxId } from "../../src/identity/InboxId.ts"
+import { layerNone } from "../../src/ports/SmartContractWalletVerifier.ts"
+import { hex, toHex } from "./fixtures.ts"
+
+const inboxId = InboxId.make("ab".repeat(32))
+const SEED = 20261123
+
+describe("AssociationStateCodec", () => {
+  it("any state comes back, in the same order, and gives the same bytes again", () => {
+    FastCheck.assert(
+      FastCheck.property(associationState(inboxId), (state) => {
+        const bytes = Codec.encode(state)
+        const decoded = Either.getOrThrow(Codec.decode(bytes))
+        expect([...decoded.members]).toEqual([...state.members])
+        expect([...decoded.seenSignatures]).toEqual([...state.seenSignatures])
+        expect(decoded.recoveryIdentifier).toEqual(state.recoveryIdentifier)
+        expect(decoded.inboxId).toBe(inboxId)
+        expect(Buffer.compare(Codec.encode(decoded), bytes)).toBe(0)
+      }),
+      { seed: SEED, numRuns: 300 }
+    )
+  })
+
+  it.effect("a log that is cut anywhere, kept as bytes and extended is the whole log", () =>
+    Effect.gen(function* () {
+      let compared = 0
+      for (const { libxmtp, updates } of randomIdentityLogs.slice(0, 60)) {
+        if (typeof libxmtp === "string" || updates.length < 2) continue
+        const log = updates.map(hex)
+        const whole = yield* Effect.either(IdentityLog.resolve(log))
+        // A smart contract wallet's, which nobody here can ask.
+        if (Either.isLeft(whole)) continue
+        const cut = 1 + (compared % (log.length - 1))
+        const kept = Either.getOrThrow(Codec.decode(Codec.encode(yield* IdentityLog.resolve(log.slice(0, cut)))))
+        const extended = yield* IdentityLog.extend(kept, log.slice(cut))
+        expect(toHex(Codec.encode(extended))).toBe(toHex(Codec.encode(whole.right)))
+        compared++
+      }
+      expect(compared).toBeGreaterThan(5)
+    }).pipe(Effect.provide(layerNone))
+  )
+
+  /** Field 1, an inbox id. */
+  const named = [0x0a, 64, ...new TextEncoder().encode(inboxId)]
+  const refused: ReadonlyArray<readonly [string, ReadonlyArray<number>, Codec.AssociationStateDecodeError["reason"]]> =
+    [
+      ["nothing", [], "InvalidInboxId"],
+      ["an inbox id of other length", [0x0a, 2, 0x61, 0x62], "InvalidInboxId"],
+      ["a length beyond the end", [0x0a, 64, 0x61], "NotProtobuf"],
+      ["a wrong wire type", [...named, 0x10, 1], "NotProtobuf"],
+      ["a member without anything", [...named, 0x12, 0], "InvalidMember"],
+      ["a key without a value", [...named, 0x12, 5, 0x0a, 3, 0x12, 1, 7], "InvalidMember"],
+      [
+        "a member under another's key",
+        [...named, 0x12, 12, 0x0a, 3, 0x12, 1, 7, 0x12, 5, 0x0a, 3, 0x12, 1, 8],
+        "InvalidMember"
+      ]
+    ]
+  for (const [what, bytes, reason] of refused) {
+    it(`refuses ${what}: ${reason}`, () => {
+      const error = Either.getOrThrow(Either.flip(Codec.decode(Uint8Array.from(bytes))))
+      expect(error.reason).toBe(reason)
+      expect(error.isRetryable).toBe(false)
+      expect(error.message).toContain(reason)
+    })
+  }
+
+  it(`[47] mutants of a state give a state or a typed error (seed ${SEED})`, () => {
+    const [state] = FastCheck.sample(associationState(inboxId), { seed: 7, numRuns: 1 })
+    if (state === undefined) throw new Error("no sample")
+    const bytes = Codec.encode(state)
+    FastCheck.assert(
+      FastCheck.property(FastCheck.nat(bytes.length - 1), FastCheck.integer({ min: 1, max: 255 }), (at, mask) => {
+        const mutant = bytes.slice()
+        mutant[at] = (mutant[at] ?? 0) ^ mask
+        const decoded = Codec.decode(mutant)
+        if (Either.isRight(decoded)) Codec.encode(decoded.right)
+      }),
+      { seed: SEED, numRuns: 3_000 }
+    )
+  })
+})
