@@ -46,16 +46,18 @@ export const bytes = (next: Next, length: number): Uint8Array => Uint8Array.from
 export const pick = <A>(next: Next, values: ReadonlyArray<A>): A => values[next(values.length)] as A
 
 /**
- * The input with one to four changes: a flipped bit, another byte, a cut, an insertion, a piece of `other` to the end.
+ * The input with one change, or with up to four: a flipped bit, another byte, a cut, an insertion, a piece of `other` to the
+ * end. Half of the mutants keep their length, or nearly none would get past the outermost frame.
  *
  * @since 1.0.0
  * @category combinators
  */
 export const mutate = (next: Next, input: Uint8Array, other: Uint8Array): Uint8Array => {
   let mutant = [...input]
-  for (let changes = 1 + next(4); changes > 0; changes--) {
+  const kinds = next(2) === 0 ? 2 : 5
+  for (let changes = 1 + (next(2) === 0 ? 0 : next(4)); changes > 0; changes--) {
     const at = next(mutant.length + 1)
-    const kind = next(5)
+    const kind = next(kinds)
     if (kind === 0 && at < mutant.length) mutant[at] = (mutant[at] ?? 0) ^ (1 << next(8))
     else if (kind === 1 && at < mutant.length) mutant[at] = next(256)
     else if (kind === 2) mutant.splice(at, 1 + next(8))

@@ -1,14 +1,11 @@
 import { describe, expect, it } from "@effect/vitest"
-import * as VectorWallets from "@keyward/test-utils/VectorWallets"
+import * as Mutation from "@keyward/test-utils/Mutation"
 import { directedLogs, randomIdentityLogs, sessionIdentityUpdates } from "@keyward/test-utils/vectors/IdentityVectors"
-import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import * as IdentityUpdate from "../../src/identity/IdentityUpdate.ts"
 import { hex, toHex } from "./fixtures.ts"
 
 const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
-const MUTANTS = Number(process.env.KEYWARD_FUZZ ?? 4_000)
 
 const allUpdates = [
   ...directedLogs.flatMap(({ updates }) => updates),
@@ -24,30 +21,6 @@ const reason = (bytes: Uint8Array): string | undefined =>
       return error.reason
     }
   })
-
-/** A small generator with a seed, so that a failing mutant can be made again. */
-const random = (seed: number) => {
-  let state = seed >>> 0
-  return (limit: number): number => {
-    state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0
-    return ((state ^ (state >>> 13)) >>> 0) % limit
-  }
-}
-
-/** One to four changes: a flipped bit, another byte, a cut, an insertion, a piece of another update. */
-const mutate = (bytes: Uint8Array, other: Uint8Array, next: (limit: number) => number): Uint8Array => {
-  let mutant = [...bytes]
-  for (let changes = 1 + next(4); changes > 0; changes--) {
-    const at = next(mutant.length + 1)
-    const kind = next(5)
-    if (kind === 0 && at < mutant.length) mutant[at] = (mutant[at] ?? 0) ^ (1 << next(8))
-    else if (kind === 1 && at < mutant.length) mutant[at] = next(256)
-    else if (kind === 2) mutant.splice(at, 1 + next(8))
-    else if (kind === 3) mutant.splice(at, 0, ...Array.from({ length: 1 + next(4) }, () => next(256)))
-    else mutant = [...mutant.slice(0, at), ...other.subarray(next(other.length))]
-  }
-  return Uint8Array.from(mutant)
-}
 
 describe("an update", () => {
   it("of the native client encodes to the same bytes again", () => {
@@ -148,38 +121,10 @@ describe("what prost refuses", () => {
   })
 })
 
-describe("mutants", () => {
-  it(`${MUTANTS} of real updates decode or are refused, never a defect, seed ${SEED}`, () => {
-    const next = random(SEED)
-    let refused = 0
-    for (let i = 0; i < MUTANTS; i++) {
-      const bytes = hex(allUpdates[next(allUpdates.length)] ?? "")
-      const decoded = IdentityUpdate.decode(mutate(bytes, hex(allUpdates[next(allUpdates.length)] ?? ""), next))
-      if (Either.isLeft(decoded)) refused++
-      // What decodes has a meaning that encodes and decodes to itself.
-      else expect(IdentityUpdate.decode(IdentityUpdate.encode(decoded.right))).toEqual(decoded)
-    }
-    expect(refused).toBeGreaterThan(MUTANTS / 4)
-    expect(refused).toBeLessThan(MUTANTS)
-  })
-
-  it.effect(`of logs resolve to a state or to a typed error, seed ${SEED}`, () =>
-    Effect.gen(function* () {
-      const next = random(SEED + 1)
-      for (let i = 0; i < MUTANTS / 40; i++) {
-        const log = randomIdentityLogs[next(randomIdentityLogs.length)]?.updates.map(hex) ?? []
-        const at = next(log.length)
-        const mutant = log.map((bytes, index) => (index === at ? mutate(bytes, log[0] ?? bytes, next) : bytes))
-        const result = yield* Effect.either(IdentityLog.resolve(mutant))
-        if (Either.isLeft(result)) expect(["conversion", "signature", "association"]).toContain(result.left.stage)
-      }
-    }).pipe(Effect.provide(VectorWallets.layer))
-  )
-
+describe("input", () => {
   it("of 1 MiB: noise, nesting and an endless field are refused", () => {
     const size = 2 ** 20
-    const noise = random(SEED)
-    expect(reason(Uint8Array.from({ length: size }, () => noise(256)))).toBe("NotProtobuf")
+    expect(reason(Mutation.bytes(Mutation.generator(SEED), size))).toBe("NotProtobuf")
     expect(reason(new Uint8Array(size).fill(0x2b))).toBe("NotProtobuf")
     expect(reason(new Uint8Array(size).fill(0xff))).toBe("NotProtobuf")
     expect(reason(new Uint8Array(size))).toBe("NotProtobuf")
