@@ -29,6 +29,7 @@ process.stdout.write(
     `refusals by stage and reason\n` +
     table(Object.entries(report.reasons).map(([reason, count]) => [reason, String(count)])) +
     report.differences.map((difference) => `DIFFERENCE ${JSON.stringify(difference, null, 2)}\n`).join("") +
-    `${report.differences.length} differences in ${runs} logs, seed ${seed}\n`
+    `${report.differences.length} differences in ${runs} logs, seed ${seed}\n`,
+  // The native client keeps the process alive; what is written must be out before it ends.
+  () => process.exit(report.differences.length === 0 ? 0 : 1)
 )
-process.exit(report.differences.length === 0 ? 0 : 1)

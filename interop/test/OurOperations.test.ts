@@ -104,27 +104,38 @@ describeReal("the real client and our identity operations", () => {
     }).pipe(Effect.provide(world()))
   )
 
-  it.scopedLive("takes a smart contract wallet that we add, and what it does", () =>
+  it.scopedLive("takes a smart contract wallet that founds an inbox, one that we add, and what they do", () =>
     Effect.gen(function* () {
-      const owner = freshWallet()
-      const { inboxId } = yield* registerInstallation({ includePostQuantum: false }).pipe(as(owner))
-      const address = freshWallet().address.toLowerCase()
-      const contract = {
-        identifier: Identifier.ethereum(address),
-        signText: (text: string) =>
-          Effect.sync(() =>
-            VectorWallets.sign(
-              { chainId: "eip155:8453", address },
-              eip191Hash(new TextEncoder().encode(text)),
-              new Uint8Array(3)
-            )
-          ),
-        smartContractWallet: { chainId: 8453n, blockNumber: Effect.succeed(1n) }
+      const contract = (chainId: bigint) => {
+        const address = freshWallet().address.toLowerCase()
+        return {
+          identifier: Identifier.ethereum(address),
+          signText: (text: string) =>
+            Effect.sync(() =>
+              VectorWallets.sign(
+                { chainId: `eip155:${chainId}`, address },
+                eip191Hash(new TextEncoder().encode(text)),
+                new Uint8Array(3)
+              )
+            ),
+          smartContractWallet: { chainId, blockNumber: Effect.succeed(1n) }
+        }
       }
-      yield* expectSame(yield* IdentityOperations.addWallet({ inboxId, wallet: contract }).pipe(as(owner)))
+      const [owner, second] = [contract(1n), contract(8453n)]
+      const { inboxId, installationId } = yield* registerInstallation({ includePostQuantum: false }).pipe(
+        Effect.provideService(Signer, owner)
+      )
+      yield* expectSame(
+        yield* IdentityOperations.addWallet({ inboxId, wallet: second }).pipe(Effect.provideService(Signer, owner))
+      )
       yield* expectSame(
         yield* IdentityOperations.addWallet({ inboxId, wallet: signerOf(freshWallet()) }).pipe(
-          Effect.provideService(Signer, contract)
+          Effect.provideService(Signer, second)
+        )
+      )
+      yield* expectSame(
+        yield* IdentityOperations.revokeInstallations({ inboxId, installationIds: [installationId] }).pipe(
+          Effect.provideService(Signer, owner)
         )
       )
     }).pipe(Effect.provide(world()))

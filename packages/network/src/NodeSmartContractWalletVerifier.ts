@@ -195,10 +195,21 @@ export const make = (
   })
 
 /**
- * The verifier over the transport of the app.
+ * The verifier over the transport of the app, which is best the one of its `ApiClient`: one connection for both.
  *
  * @since 1.0.0
  * @category layers
+ * @example
+ * ```ts
+ * import * as GrpcTransport from "@keyward/network/GrpcTransport"
+ * import * as NodeSmartContractWalletVerifier from "@keyward/network/NodeSmartContractWalletVerifier"
+ * import * as V3ApiClient from "@keyward/network/V3ApiClient"
+ * import * as Layer from "effect/Layer"
+ *
+ * export const Network = Layer.merge(V3ApiClient.layer(), NodeSmartContractWalletVerifier.layer()).pipe(
+ *   Layer.provide(GrpcTransport.layer({ url: "https://grpc.dev.xmtp.network:443" }))
+ * )
+ * ```
  */
 export const layer = (
   options: NodeSmartContractWalletVerifierOptions = {}
