@@ -11,6 +11,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type { AssociationState } from "@keyward/core/identity/AssociationState"
 import * as Codec from "@keyward/core/identity/AssociationStateCodec"
 import type { InboxId } from "@keyward/core/identity/InboxId"
+import type { IdentityUpdateLogEntry } from "@keyward/core/ports/ApiClient"
 import { AssociationStateCache, type StateAt } from "@keyward/core/ports/AssociationStateCache"
 import type { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import * as Arr from "effect/Array"
@@ -21,7 +22,6 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { corrupt, type Refused, toStorageError } from "./internal/sqliteErrors.ts"
 import { openFile } from "./internal/sqliteFile.ts"
 import { migrateTo } from "./internal/sqliteSchema.ts"
@@ -58,31 +58,44 @@ const createTables = Effect.gen(function* () {
 /** Far below the 32,766 values that one statement may have. */
 const ROWS_PER_STATEMENT = 200
 
-/** Numbers above 2^53 come as text: the driver would round them. */
-const BigIntText = Schema.BigInt
-const Bytes = Schema.Uint8ArrayFromSelf
+type Raw = Readonly<Record<string, unknown>>
 
-const decoder = <A, I>(table: string, schema: Schema.Schema<A, I>) => {
-  const decode = Schema.decodeUnknownEither(schema)
-  return (raw: Readonly<Record<string, unknown>>): Either.Either<A, Refused> =>
-    // The row is not named: its values may be anything.
-    Either.mapLeft(decode(raw), () => corrupt(table, String(raw["inbox_id"]).slice(0, 64), "?"))
+/** A column of a row, or why the row is none of ours. A schema would take longer than the query. */
+const text = (table: string, raw: Raw, column: string): Either.Either<string, Refused> => {
+  const value = raw[column]
+  return typeof value === "string" ? Either.right(value) : Either.left(corrupt(table, "?", column))
 }
 
-const stateRow = decoder(
-  "keyward_association_states",
-  Schema.Struct({ inbox_id: Schema.String, sequence_id: BigIntText, state: Bytes })
-)
+const bytes = (table: string, raw: Raw, column: string): Either.Either<Uint8Array, Refused> => {
+  const value = raw[column]
+  return value instanceof Uint8Array ? Either.right(value) : Either.left(corrupt(table, "?", column))
+}
 
-const updateRow = decoder(
-  "keyward_identity_updates",
-  Schema.Struct({
-    inbox_id: Schema.String,
-    sequence_id: BigIntText,
-    server_timestamp_ns: BigIntText,
-    identity_update: Bytes
+/** Numbers come as text: above 2^53 the driver would round them. The statement has made the text of an integer. */
+const integer = (table: string, raw: Raw, column: string): Either.Either<bigint, Refused> =>
+  Either.map(text(table, raw, column), BigInt)
+
+const stateRow = (raw: Raw): Either.Either<StateAt, Refused> => {
+  const table = "keyward_association_states"
+  const inboxId = text(table, raw, "inbox_id")
+  if (Either.isLeft(inboxId)) return Either.left(inboxId.left)
+  const sequenceId = integer(table, raw, "sequence_id")
+  if (Either.isLeft(sequenceId)) return Either.left(sequenceId.left)
+  const blob = bytes(table, raw, "state")
+  if (Either.isLeft(blob)) return Either.left(blob.left)
+  return Either.map(decodeState(inboxId.right, blob.right), (state) => ({ sequenceId: sequenceId.right, state }))
+}
+
+const updateRow = (raw: Raw): Either.Either<IdentityUpdateLogEntry, Refused> => {
+  const table = "keyward_identity_updates"
+  return Either.gen(function* () {
+    return {
+      sequenceId: yield* integer(table, raw, "sequence_id"),
+      serverTimestampNs: yield* integer(table, raw, "server_timestamp_ns"),
+      update: new Uint8Array(yield* bytes(table, raw, "identity_update"))
+    }
   })
-)
+}
 
 const decodeState = (inboxId: string, bytes: Uint8Array): Either.Either<AssociationState, Refused> =>
   Codec.decode(bytes).pipe(
@@ -133,7 +146,7 @@ export const make: Effect.Effect<
         const found = new Map<string, StateAt>()
         for (const one of raw) {
           const row = yield* stateRow(one)
-          found.set(row.inbox_id, { sequenceId: row.sequence_id, state: yield* decodeState(row.inbox_id, row.state) })
+          found.set(row.state.inboxId, row)
         }
         return inboxIds.map((inboxId) => Option.fromNullable(found.get(inboxId)))
       }).pipe(on("read", "getNewest"))
@@ -143,9 +156,7 @@ export const make: Effect.Effect<
       sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state FROM keyward_association_states
         WHERE inbox_id = ${inboxId} AND sequence_id = ${sequenceId}`.pipe(
         Effect.flatMap((raw) =>
-          Effect.transposeMapOption(Arr.head(raw), (one) =>
-            Either.flatMap(stateRow(one), ({ state }) => decodeState(inboxId, state))
-          )
+          Effect.transposeMapOption(Arr.head(raw), (one) => Either.map(stateRow(one), ({ state }) => state))
         ),
         on("read", "getAt")
       )
@@ -157,13 +168,6 @@ export const make: Effect.Effect<
         FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo ?? MAX_INT64}
         ORDER BY keyward_identity_updates.sequence_id`.pipe(
         Effect.flatMap(Effect.forEach((one) => updateRow(one))),
-        Effect.map(
-          Arr.map((row) => ({
-            sequenceId: row.sequence_id,
-            serverTimestampNs: row.server_timestamp_ns,
-            update: new Uint8Array(row.identity_update)
-          }))
-        ),
         on("read", "getLog")
       )
     ),

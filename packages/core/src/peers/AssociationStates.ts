@@ -120,6 +120,11 @@ const LOGS_AT_A_TIME = 4
 
 type Result = Either.Either<StateAt, InboxError>
 
+type Results = ReadonlyMap<InboxId, Result>
+
+/** A request under way, and what it will bring. */
+type Flight = Deferred.Deferred<Results>
+
 /** A log, and what it extends. */
 interface Extension {
   readonly inboxId: InboxId
@@ -155,6 +160,7 @@ const inOrder = (
   entries: ReadonlyArray<IdentityUpdateLogEntry>,
   after: bigint
 ): ReadonlyArray<IdentityUpdateLogEntry> => {
+  if (entries.length === 0) return entries
   const bySequenceId = new Map<bigint, IdentityUpdateLogEntry>()
   for (const entry of entries) {
     if (entry.sequenceId > after && !bySequenceId.has(entry.sequenceId)) bySequenceId.set(entry.sequenceId, entry)
@@ -204,7 +210,7 @@ export const make = (
     const { capacity = 10_000, concurrency = 4 } = options
     /** Decoded states, each with the time of the node's last word on it. */
     const remembered = new BoundedMap<InboxId, Remembered>(capacity)
-    const inFlight = new Map<InboxId, Deferred.Deferred<Result>>()
+    const inFlight = new Map<InboxId, Flight>()
 
     /** Curve work, one log to a turn of the event loop. */
     const resolve = (
@@ -281,26 +287,21 @@ export const make = (
       })
 
     /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */
-    const fly = (flights: ReadonlyMap<InboxId, Deferred.Deferred<Result>>): Effect.Effect<void> => {
-      const land = (inboxId: InboxId, landing: Exit.Exit<Result>): void => {
-        const flight = flights.get(inboxId)
-        if (flight === undefined || inFlight.get(inboxId) !== flight) return
-        inFlight.delete(inboxId)
+    const fly = (flights: ReadonlyArray<readonly [Flight, ReadonlyArray<InboxId>]>): Effect.Effect<void> => {
+      const land = ([flight, inboxIds]: readonly [Flight, ReadonlyArray<InboxId>], landing: Exit.Exit<Results>) => {
+        for (const inboxId of inboxIds) if (inFlight.get(inboxId) === flight) inFlight.delete(inboxId)
         Deferred.unsafeDone(flight, landing)
       }
       return Effect.forEach(
-        Arr.chunksOf([...flights.keys()], limits.inboxesPerRequest),
-        (chunk) =>
-          Effect.map(read(chunk), (results) => {
-            for (const [inboxId, result] of results) land(inboxId, Exit.succeed(result))
-          }),
+        flights,
+        (one) => Effect.map(read(one[1]), (results) => land(one, Exit.succeed(new Map(results)))),
         { concurrency, discard: true }
       ).pipe(
         Effect.interruptible,
         // The scope has ended, or a bug: whoever still waits learns it, instead of waiting for ever.
         Effect.onExit((exit) =>
           Effect.sync(() => {
-            if (Exit.isFailure(exit)) for (const inboxId of flights.keys()) land(inboxId, Exit.failCause(exit.cause))
+            if (Exit.isFailure(exit)) for (const one of flights) land(one, Exit.failCause(exit.cause))
           })
         )
       )
@@ -311,26 +312,34 @@ export const make = (
         const now = yield* Clock.currentTimeMillis
         const most = Duration.toMillis(maxAge)
         const isFresh = ({ readAt }: Remembered): boolean => most > 0 && readAt <= now && now - readAt <= most
+        const fresh = new Map<InboxId, Result>()
+        const waiting = new Set<Flight>()
         // Nothing happens between looking and taking a place, so two callers never both start; and who has taken one starts.
-        const waiting = yield* Effect.uninterruptible(
+        yield* Effect.uninterruptible(
           Effect.suspend(() => {
-            const started = new Map<InboxId, Deferred.Deferred<Result>>()
-            const waiting = inboxIds.map((inboxId): Result | Deferred.Deferred<Result> => {
+            const unknown = new Set<InboxId>()
+            for (const inboxId of inboxIds) {
               const known = remembered.get(inboxId)
-              if (known !== undefined && isFresh(known)) return Either.right(known.current)
               const flying = inFlight.get(inboxId)
-              if (flying !== undefined) return flying
-              const flight = Deferred.unsafeMake<Result>(FiberId.none)
-              inFlight.set(inboxId, flight)
-              started.set(inboxId, flight)
-              return flight
+              if (known !== undefined && isFresh(known)) fresh.set(inboxId, Either.right(known.current))
+              else if (flying !== undefined) waiting.add(flying)
+              else unknown.add(inboxId)
+            }
+            const started = Arr.chunksOf(unknown, limits.inboxesPerRequest).map((chunk) => {
+              const flight: Flight = Deferred.unsafeMake(FiberId.none)
+              for (const inboxId of chunk) inFlight.set(inboxId, flight)
+              waiting.add(flight)
+              return [flight, chunk] as const
             })
-            return started.size === 0 ? Effect.succeed(waiting) : Effect.as(Effect.forkIn(fly(started), scope), waiting)
+            return started.length === 0 ? Effect.void : Effect.forkIn(fly(started), scope)
           })
         )
-        return yield* Effect.forEach(waiting, (one) =>
-          Either.isEither(one) ? Effect.succeed(one) : Deferred.await(one)
-        )
+        const landed = yield* Effect.forEach(waiting, Deferred.await)
+        const results = new Map(landed.flatMap((one) => [...one]))
+        return yield* Effect.forEach(inboxIds, (inboxId) => {
+          const result = fresh.get(inboxId) ?? results.get(inboxId)
+          return result === undefined ? Effect.dieMessage(`inbox ${inboxId} has no answer`) : Effect.succeed(result)
+        })
       }).pipe(Effect.withSpan("AssociationStates.get", { attributes: { inboxes: inboxIds.length } }))
 
     const getAt = (inboxId: InboxId, sequenceId: bigint) =>
