@@ -61,8 +61,9 @@ const aMember = (next: Mutation.Next, actors: ReadonlyArray<Actor>, state: Assoc
 
 /** One whom the adder may add; at times anybody. */
 const aNewMember = (next: Mutation.Next, actors: ReadonlyArray<Actor>, adder: Actor): Actor => {
+  const mayAddInstallations = isRoot(adder) || next(6) === 0
   const fit = actors.filter(
-    (actor) => !MemberIdentifier.equals(actor.member, adder.member) && (isRoot(adder) || isRoot(actor))
+    (actor) => !MemberIdentifier.equals(actor.member, adder.member) && (mayAddInstallations || isRoot(actor))
   )
   const usual = fit.filter((actor) => actor.member._tag !== "Ethereum" || next(3) > 0)
   return next(40) === 0 || usual.length === 0 ? Mutation.pick(next, actors) : Mutation.pick(next, usual)

@@ -10,7 +10,7 @@ describe("mutants", () => {
     ["key packages", Effect.succeed(Fuzz.keyPackage), 4_000],
     ["identity updates", Effect.succeed(Fuzz.identityUpdate), 4_000],
     ["identity logs", Fuzz.identityLog, 150]
-  ] as const)(`of %s decode to what encodes back, or are refused by a typed error, seed ${SEED}`, ([_, target, runs]) =>
+  ] as const)(`of %s decode to what encodes back, or are refused by a typed error, seed ${SEED}`, ([, target, runs]) =>
     Effect.gen(function* () {
       const report = yield* Fuzz.run(yield* target, { runs, seed: SEED })
       expect(report.broken).toEqual([])

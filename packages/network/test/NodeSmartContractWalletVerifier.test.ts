@@ -135,7 +135,7 @@ describe("what is no answer", () => {
     "too many verdicts": Faults.Fault.Wrong({ answer: Faults.WrongAnswer.Long() }),
     "bytes that are no message": Faults.Fault.Wrong({ answer: Faults.WrongAnswer.Undecodable() })
   }
-  it.effect.each(Object.entries(faults))("%s is Unavailable, never a no, and is not remembered", ([_, fault]) =>
+  it.effect.each(Object.entries(faults))("%s is Unavailable, never a no, and is not remembered", ([, fault]) =>
     Effect.gen(function* () {
       const script = yield* Faults.Faults
       yield* script.enqueue(METHOD, fault)

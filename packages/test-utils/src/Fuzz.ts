@@ -9,6 +9,7 @@ import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import * as IdentityLog from "@keyward/core/identity/IdentityLog"
 import * as IdentityUpdate from "@keyward/core/identity/IdentityUpdate"
 import * as Codec from "@keyward/core/keypackage/Codec"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
@@ -164,21 +165,21 @@ interface Measured {
   readonly bytes: number
 }
 
-const measure = async (target: Target, input: ReadonlyArray<Uint8Array>): Promise<Measured> => {
+const measure = async (clock: Clock.Clock, target: Target, input: ReadonlyArray<Uint8Array>): Promise<Measured> => {
   const before = memory()
-  const started = performance.now()
+  const started = clock.unsafeCurrentTimeNanos()
   const outcome = await Promise.resolve()
     .then(() => target.judge(input))
     .catch((defect): Outcome => ({ _tag: "Broken", detail: String(defect) }))
-  const millis = performance.now() - started
+  const millis = Number(clock.unsafeCurrentTimeNanos() - started) / 1e6
   // Less than before: the garbage collector ran, and nothing is known.
   return { outcome, millis, bytes: Math.max(0, memory() - before) }
 }
 
-const best = async (target: Target, input: ReadonlyArray<Uint8Array>): Promise<Measured> => {
-  let measured = await measure(target, input)
+const best = async (clock: Clock.Clock, target: Target, input: ReadonlyArray<Uint8Array>): Promise<Measured> => {
+  let measured = await measure(clock, target, input)
   for (let again = 0; again < 10 && (measured.millis > target.longMillis || measured.bytes > MUCH_BYTES); again++) {
-    const next = await measure(target, input)
+    const next = await measure(clock, target, input)
     measured = {
       outcome: measured.outcome,
       millis: Math.min(measured.millis, next.millis),
@@ -195,22 +196,24 @@ const best = async (target: Target, input: ReadonlyArray<Uint8Array>): Promise<M
  * @category running
  */
 export const run = (target: Target, options: { readonly runs: number; readonly seed: number }): Effect.Effect<Report> =>
-  Effect.promise(async () => {
-    const { runs, seed } = options
-    const next = Mutation.generator(seed)
-    const refused: Record<string, number> = {}
-    const broken: Array<Report["broken"][number]> = []
-    let taken = 0
-    let maxMillis = 0
-    let maxBytes = 0
-    for (let index = 0; index < runs; index++) {
-      const input = target.input(next)
-      const { bytes, millis, outcome } = await best(target, input)
-      maxMillis = Math.max(maxMillis, millis)
-      maxBytes = Math.max(maxBytes, bytes)
-      if (outcome._tag === "Accepted") taken++
-      else if (outcome._tag === "Refused") refused[outcome.reason] = (refused[outcome.reason] ?? 0) + 1
-      else broken.push({ detail: outcome.detail, input: input.map((part) => Encoding.encodeHex(part)) })
-    }
-    return { target: target.name, runs, accepted: taken, refused, maxMillis, maxBytes, broken }
-  })
+  Effect.clockWith((clock) =>
+    Effect.promise(async () => {
+      const { runs, seed } = options
+      const next = Mutation.generator(seed)
+      const refused: Record<string, number> = {}
+      const broken: Array<Report["broken"][number]> = []
+      let taken = 0
+      let maxMillis = 0
+      let maxBytes = 0
+      for (let index = 0; index < runs; index++) {
+        const input = target.input(next)
+        const { bytes, millis, outcome } = await best(clock, target, input)
+        maxMillis = Math.max(maxMillis, millis)
+        maxBytes = Math.max(maxBytes, bytes)
+        if (outcome._tag === "Accepted") taken++
+        else if (outcome._tag === "Refused") refused[outcome.reason] = (refused[outcome.reason] ?? 0) + 1
+        else broken.push({ detail: outcome.detail, input: input.map((part) => Encoding.encodeHex(part)) })
+      }
+      return { target: target.name, runs, accepted: taken, refused, maxMillis, maxBytes, broken }
+    })
+  )

@@ -67,13 +67,13 @@ describe("a node's identity log", () => {
       const [no, afterNo] = yield* under(
         Layer.succeed(SmartContractWalletVerifier, { isValid: () => Effect.succeed(false) })
       )
-      expect(no.code).toBe(Status.code.invalidArgument)
+      expect(no).toMatchObject({ code: Status.code.invalidArgument })
       const [unknown, afterUnknown] = yield* under(
         Layer.succeed(SmartContractWalletVerifier, {
           isValid: ({ chainId }) => new SmartContractWalletVerifierError({ reason: "Unavailable", chainId })
         })
       )
-      expect(unknown.code).toBe(Status.code.unavailable)
+      expect(unknown).toMatchObject({ code: Status.code.unavailable })
       expect([afterNo, afterUnknown]).toEqual([[[]], [[]]])
     })
   )
