@@ -15,7 +15,7 @@ import * as VectorWallets from "@keyward/test-utils/VectorWallets"
 import { p256 } from "@noble/curves/nist.js"
 import { secp256k1 } from "@noble/curves/secp256k1.js"
 import { sha256 } from "@noble/hashes/sha2.js"
-import { bytesToHex, concatBytes, utf8ToBytes } from "@noble/hashes/utils.js"
+import { bytesToHex, concatBytes, hexToBytes, utf8ToBytes } from "@noble/hashes/utils.js"
 
 /** One who signs. */
 export interface Actor {
@@ -28,26 +28,29 @@ const secretOf = (next: Mutation.Next): Uint8Array => concatBytes(Uint8Array.of(
 
 const order = secp256k1.Point.CURVE().n
 
+/** r, n - s and v as it was: the same signer to libxmtp, though to nobody else. */
+export const withHighS = (signature: Uint8Array): Uint8Array => {
+  const s = order - BigInt(`0x${bytesToHex(signature.subarray(32, 64))}`)
+  return concatBytes(signature.subarray(0, 32), hexToBytes(s.toString(16).padStart(64, "0")), signature.subarray(64))
+}
+
 /** r, s and v, in every spelling that libxmtp takes for the same signer, and at times in one that it does not. */
 const signEthereum = (secret: Uint8Array, text: string, next: Mutation.Next): Uint8Array => {
   const recovered = secp256k1.sign(new SignedText(text).eip191Hash, secret, { prehash: false, format: "recovered" })
   const parity = recovered[0] ?? 0
   const r = recovered.subarray(1, 33)
   const s = recovered.subarray(33)
-  const highS = Uint8Array.from(
-    Buffer.from((order - BigInt(`0x${bytesToHex(s)}`)).toString(16).padStart(64, "0"), "hex")
-  )
   switch (next(20)) {
     case 0:
       return concatBytes(r, s, Uint8Array.of(parity))
     case 1:
       return concatBytes(r, s, Uint8Array.of(35 + parity + 2 * next(100)))
     case 2:
-      return concatBytes(r, highS, Uint8Array.of(27 + parity))
+      return withHighS(concatBytes(r, s, Uint8Array.of(27 + parity)))
     case 3:
       return next(4) > 0
         ? concatBytes(r, s, Uint8Array.of(27 + parity))
-        : concatBytes(r, highS, Uint8Array.of(28 - parity))
+        : withHighS(concatBytes(r, s, Uint8Array.of(28 - parity)))
     default:
       return concatBytes(r, s, Uint8Array.of(27 + parity))
   }
@@ -133,7 +136,7 @@ const passkey = (secret: Uint8Array, isCompressed: boolean): Actor => {
 
 const installation = (seed: Uint8Array): Actor => {
   const key = InstallationKey.fromSeed(seed)
-  const publicKey = Uint8Array.from(Buffer.from(key.installationId, "hex"))
+  const publicKey = hexToBytes(key.installationId)
   return {
     member: MemberIdentifier.installation(key.installationId),
     sign: (text) => ({

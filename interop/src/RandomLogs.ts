@@ -14,7 +14,7 @@ import * as Mutation from "@keyward/test-utils/Mutation"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import { type Actor, cast } from "./Actors.ts"
+import { type Actor, cast, withHighS } from "./Actors.ts"
 
 /** What may be wrong with a log. */
 export const flaws = [
@@ -23,6 +23,7 @@ export const flaws = [
   "wrong inbox id",
   "signature of an earlier update",
   "update twice",
+  "update twice, signed in another spelling",
   "other chain",
   "flipped bit",
   "mutated bytes",
@@ -146,6 +147,17 @@ const complete = ({ added, authority, unsigned }: Signed, sign: (by: Actor) => S
   }
 }
 
+/** A wallet's signature of the same signer in other bytes: the high s is no other signature to the log, another v is. */
+const respelled = (next: Mutation.Next, signature: Signature): Signature => {
+  if (signature._tag !== "Erc191") return signature
+  const { bytes } = signature
+  if (next(2) === 0) return { ...signature, bytes: withHighS(bytes) }
+  return {
+    ...signature,
+    bytes: bytes.map((byte, index) => (index === 64 && byte >= 27 && byte <= 28 ? byte - 27 : byte))
+  }
+}
+
 const flipped = (next: Mutation.Next, bytes: Uint8Array): Uint8Array => {
   const at = next(bytes.length)
   const bit = 1 << next(8)
@@ -158,7 +170,8 @@ export const make = (next: Mutation.Next): Effect.Effect<RandomLog, never, Smart
     const actors = cast(next)
     const flaw = next(2) === 0 ? undefined : Mutation.pick(next, flaws)
     const count = 1 + next(6)
-    const flawed = next(count)
+    // Rather late than early: what follows the founding has more rules.
+    const flawed = Math.max(next(count), next(count))
     const updates: Array<Uint8Array> = []
     const signatures: Array<Signature> = []
     let state: AssociationState | undefined
@@ -214,6 +227,14 @@ export const make = (next: Mutation.Next): Effect.Effect<RandomLog, never, Smart
             : bytes
       )
       if (isFlawed("update twice")) updates.push(bytes)
+      if (isFlawed("update twice, signed in another spelling")) {
+        updates.push(
+          IdentityUpdate.encode({
+            ...unsigned,
+            actions: actions.map((each) => complete(each, (by) => respelled(next, sign(by))))
+          })
+        )
+      }
 
       const after: Either.Either<AssociationState, unknown> = yield* Effect.either(
         state === undefined ? IdentityLog.resolve(updates) : IdentityLog.extend(state, [bytes])
