@@ -4,7 +4,8 @@
  *
  * Arguments: the database file, a number that no other contender has, how many rotations.
  */
-import { uploadKeyPackage, withLease } from "@keyward/core/lifecycle/Rotation"
+import { uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Arbitraries from "@keyward/test-utils/Arbitraries"

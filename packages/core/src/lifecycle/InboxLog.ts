@@ -11,7 +11,7 @@ import type { AssociationState } from "../identity/AssociationState.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
 import type { InboxId } from "../identity/InboxId.ts"
-import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
+import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { backoff, retryTransient } from "./RetryPolicy.ts"
@@ -85,23 +85,31 @@ export const read: (
  * @since 1.0.0
  * @category writing
  */
-export const publish = <E>(
+export const publish = <E, E2 = never, R2 = never>(
   inboxId: InboxId,
   identityUpdate: Uint8Array,
   options: {
     /** Whether the log shows the update. */
     readonly isDone: (inbox: InboxLog) => boolean
     readonly notVisible: () => E
+    /** What every attempt runs under; on its own unless given. */
+    readonly guard?: (attempt: Effect.Effect<void, ApiClientError>) => Effect.Effect<void, ApiClientError | E2, R2>
   }
-): Effect.Effect<InboxLog, E | ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier> =>
+): Effect.Effect<InboxLog, E | E2 | ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier | R2> =>
   Effect.gen(function* () {
     const api = yield* ApiClient
-    const { uploadAttempts } = yield* LifecycleSettings
+    const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
     const look = Effect.map(read(inboxId), Option.liftPredicate(options.isDone))
+    const attempt = Effect.timeoutFail(api.publishIdentityUpdate(identityUpdate), {
+      duration: attemptTimeout,
+      onTimeout: () => new ApiClientError({ operation: "publishIdentityUpdate", reason: "Timeout" })
+    })
+    const guarded: Effect.Effect<void, ApiClientError | E2, R2> = options.guard?.(attempt) ?? attempt
 
-    const answer = yield* Effect.either(retryTransient(uploadAttempts)(api.publishIdentityUpdate(identityUpdate)))
+    const answer = yield* Effect.either(retryTransient(uploadAttempts)(guarded))
     if (Either.isLeft(answer)) {
-      return yield* Effect.flatMap(look, Option.match({ onSome: Effect.succeed, onNone: () => answer.left }))
+      const seen = yield* look
+      return Option.isSome(seen) ? seen.value : yield* Effect.fail(answer.left)
     }
     // A node may lag behind its own writes.
     const seen = Effect.filterOrFail(look, Option.isSome, () => "not yet" as const)

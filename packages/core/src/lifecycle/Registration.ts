@@ -2,15 +2,17 @@
  * Registration: from a wallet to an installation that can be invited, without ever taking a second slot of the inbox.
  *
  * ```
- * installation key durable -> log read, limits checked -> wallet signs -> exact bytes durable
+ * log read, limits checked -> wallet signs -> installation key durable -> exact bytes durable
  *   -> key package uploaded -> identity update published -> log read back -> Registered
  * ```
  *
- * The wallet is asked before the lease is taken, since a person may take minutes. A crash or failure anywhere leaves an
- * installation that the next call continues with: same key, same bytes.
+ * The wallet is asked before anything is written and before a lease is taken, since a person may take minutes and may say
+ * no. Nothing is published before key and bytes are durable, so a crash or failure anywhere leaves an installation that
+ * the next call continues with: same key, same bytes.
  *
  * @since 1.0.0
  */
+import * as Arr from "effect/Array"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -32,16 +34,18 @@ import { Signer, type SignerError } from "../ports/Signer.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import * as InboxLog from "./InboxLog.ts"
 import type { Installation, Registration } from "./Installation.ts"
-import * as Ledger from "./Ledger.ts"
+import type { Lease } from "./Lease.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { retryTransient } from "./RetryPolicy.ts"
 import {
+  findNewest,
+  isFitToPublish,
   type RotationContext,
   type RotationError,
   rotateUnderLease,
-  type WantedProfile,
-  withLease
+  type WantedProfile
 } from "./Rotation.ts"
+import { underLease, withLease } from "./UnderLease.ts"
 
 /**
  * Why an installation cannot be registered, for reasons of the inbox.
@@ -50,6 +54,7 @@ import {
  * - `IdentityLogFull`: the node takes no further update of this inbox. Nothing was signed, uploaded or published
  * - `InstallationRevoked`: this installation was registered once and has been revoked since. Registering it again would
  *   undo the revocation
+ * - `InboxNotVisible`: the node names an inbox of this wallet and shows no log of it; call again
  * - `NotVisible`: published, but the log does not show it yet; call again
  *
  * @since 1.0.0
@@ -58,7 +63,13 @@ import {
 export class RegistrationError extends Schema.TaggedError<RegistrationError>("@keyward/core/RegistrationError")(
   "RegistrationError",
   {
-    reason: Schema.Literal("TooManyInstallations", "IdentityLogFull", "InstallationRevoked", "NotVisible"),
+    reason: Schema.Literal(
+      "TooManyInstallations",
+      "IdentityLogFull",
+      "InstallationRevoked",
+      "InboxNotVisible",
+      "NotVisible"
+    ),
     inboxId: InboxId.InboxId,
     installationId: InstallationId
   }
@@ -71,13 +82,15 @@ export class RegistrationError extends Schema.TaggedError<RegistrationError>("@k
         return `inbox ${this.inboxId} already has ${InboxLog.MAX_IDENTITY_UPDATES} identity updates: the node takes no more`
       case "InstallationRevoked":
         return `installation ${this.installationId} was revoked from inbox ${this.inboxId}`
+      case "InboxNotVisible":
+        return `the wallet is said to belong to inbox ${this.inboxId}, which has no log`
       case "NotVisible":
         return `the log of inbox ${this.inboxId} does not show installation ${this.installationId} yet`
     }
   }
   /** Whether the same call may succeed later without anyone's help. */
   get isRetryable(): boolean {
-    return this.reason === "NotVisible"
+    return this.reason === "NotVisible" || this.reason === "InboxNotVisible"
   }
 }
 
@@ -92,6 +105,8 @@ export interface RegisterOptions extends WantedProfile {
   readonly label?: string | undefined
   /** Which of the wallet's inboxes to create if it has none: 1 unless given, as XMTP's SDKs. */
   readonly nonce?: bigint | undefined
+  /** The wallet's inbox where it is known, for instance from the last registration; asked of the node unless given. */
+  readonly inboxId?: InboxId.InboxId | undefined
 }
 
 /**
@@ -115,24 +130,22 @@ export type RegisterInstallationError =
  */
 export type RegisterInstallationContext = RotationContext | Signer | SmartContractWalletVerifier
 
-const isMember = (inbox: InboxLog.InboxLog, installationId: InstallationId): boolean =>
-  Option.exists(inbox.state, (state) => AssociationState.hasInstallation(state, installationId))
-
-/** Fails where the inbox has no room, before anything is spent. */
-const requireRoom = ({ inboxId, installationId }: Installation, { log, state }: InboxLog.InboxLog) => {
-  const refuse = (reason: RegistrationError["reason"]) => new RegistrationError({ reason, inboxId, installationId })
-  const count = Option.match(state, { onNone: () => 0, onSome: (s) => AssociationState.installationIds(s).length })
-  if (count >= InboxLog.MAX_INSTALLATIONS) return refuse("TooManyInstallations")
-  if (log.length >= InboxLog.MAX_IDENTITY_UPDATES) return refuse("IdentityLogFull")
-  return Effect.void
+/** The installation in question: in the store already, or about to be. */
+interface Candidate {
+  readonly inboxId: InboxId.InboxId
+  readonly key: InstallationKey.InstallationKey
+  readonly registration: Registration
 }
 
+const refuse = (reason: RegistrationError["reason"], { inboxId, key }: Candidate): RegistrationError =>
+  new RegistrationError({ reason, inboxId, installationId: key.installationId })
+
+const isMember = (inbox: InboxLog.InboxLog, { key }: Candidate): boolean =>
+  Option.exists(inbox.state, (state) => AssociationState.hasInstallation(state, key.installationId))
+
 /** The newest update of the log that adds the installation, whether or not it was revoked later. */
-const findAddition = Effect.fn("Registration.findAddition")(function* (
-  inbox: InboxLog.InboxLog,
-  installationId: InstallationId
-) {
-  const self = MemberIdentifier.installation(installationId)
+const findAddition = Effect.fn("Registration.findAddition")(function* (inbox: InboxLog.InboxLog, { key }: Candidate) {
+  const self = MemberIdentifier.installation(key.installationId)
   for (const { update } of inbox.log.toReversed()) {
     const { actions } = yield* IdentityUpdate.decode(update)
     if (actions.some((a) => a._tag === "AddAssociation" && MemberIdentifier.equals(a.newMember, self))) {
@@ -143,10 +156,10 @@ const findAddition = Effect.fn("Registration.findAddition")(function* (
 })
 
 /** Whether the log can still take the saved update: not if someone founded the inbox meanwhile. */
-const stillApplies = ({ state }: InboxLog.InboxLog, identityUpdate: Uint8Array) =>
+const stillApplies = ({ state }: InboxLog.InboxLog, { inboxId }: Candidate, identityUpdate: Uint8Array) =>
   Option.match(state, {
-    onNone: () => IdentityLog.resolve([identityUpdate]),
-    onSome: (known) => IdentityLog.extend(known, [identityUpdate])
+    onNone: () => IdentityLog.resolve([identityUpdate], { expectedInboxId: inboxId }),
+    onSome: (known) => IdentityLog.extend(known, [identityUpdate], { expectedInboxId: inboxId })
   }).pipe(
     Effect.as(true),
     Effect.catchTag("IdentityAssociationError", () => Effect.succeed(false))
@@ -158,88 +171,134 @@ type Progress =
   | { readonly _tag: "Publish"; readonly identityUpdate: Uint8Array }
   | { readonly _tag: "Member"; readonly identityUpdate: Uint8Array }
 
-/** Reads off the store and the log what is left to do, and fails where it may not be done. */
-const assess = Effect.fn("Registration.assess")(function* (installation: Installation, inbox: InboxLog.InboxLog) {
-  const { inboxId, installationId, registration } = installation
-  const addition = yield* findAddition(inbox, installationId)
+/** Reads off the store and the log what is left to do, and fails where it may not be done, before anything is spent. */
+const assess = Effect.fn("Registration.assess")(function* (candidate: Candidate, inbox: InboxLog.InboxLog) {
+  const { registration } = candidate
+  const addition = yield* findAddition(inbox, candidate)
   if (Option.isSome(addition)) {
-    return isMember(inbox, installationId)
+    return isMember(inbox, candidate)
       ? ({ _tag: "Member", identityUpdate: addition.value } as Progress)
-      : yield* new RegistrationError({ reason: "InstallationRevoked", inboxId, installationId })
+      : yield* refuse("InstallationRevoked", candidate)
   }
-  yield* requireRoom(installation, inbox)
-  return registration._tag !== "Intended" && (yield* stillApplies(inbox, registration.identityUpdate))
+  const installations = Option.match(inbox.state, { onNone: () => [], onSome: AssociationState.installationIds })
+  if (installations.length >= InboxLog.MAX_INSTALLATIONS) return yield* refuse("TooManyInstallations", candidate)
+  if (inbox.log.length >= InboxLog.MAX_IDENTITY_UPDATES) return yield* refuse("IdentityLogFull", candidate)
+  return registration._tag !== "Intended" && (yield* stillApplies(inbox, candidate, registration.identityUpdate))
     ? ({ _tag: "Publish", identityUpdate: registration.identityUpdate } as Progress)
     : ({ _tag: "Sign" } as Progress)
 })
 
 /** Asks the wallet. The update is verified against the log before it is handed back. */
-const sign = Effect.fn("Registration.sign")(function* (
-  installation: Installation,
-  inbox: InboxLog.InboxLog,
-  nonce: bigint
-) {
-  const store = yield* KeyPackageStore
-  const signer = yield* Signer
-  const request = {
-    owner: signer.identifier,
-    installationKey: yield* store.getInstallationKey(installation.installationId),
-    clientTimestampNs: yield* InboxLog.clientTimestampNs
+const sign = Effect.fn("Registration.sign")(function* (candidate: Candidate, inbox: InboxLog.InboxLog, nonce: bigint) {
+  const { inboxId, key: installationKey } = candidate
+  const { identifier: owner } = yield* Signer
+  const request = { owner, installationKey, clientTimestampNs: yield* InboxLog.clientTimestampNs }
+  if (Option.isSome(inbox.state)) {
+    return yield* RegistrationUpdate.sign(
+      RegistrationUpdate.joinInbox({ ...request, inboxId, state: inbox.state.value })
+    )
   }
-  return yield* RegistrationUpdate.sign(
-    Option.match(inbox.state, {
-      onNone: () => RegistrationUpdate.createInbox({ ...request, nonce }),
-      onSome: (state) => RegistrationUpdate.joinInbox({ ...request, inboxId: installation.inboxId, state })
-    })
-  )
+  // Only the wallet's own inbox of this nonce can be founded; any other must show its log first.
+  if (InboxId.derive(owner, nonce) !== inboxId) return yield* refuse("InboxNotVisible", candidate)
+  return yield* RegistrationUpdate.sign(RegistrationUpdate.createInbox({ ...request, nonce }))
 })
-
-/** Publishes the exact bytes until the log names the installation. */
-const publish = ({ inboxId, installationId }: Installation, identityUpdate: Uint8Array) =>
-  InboxLog.publish(inboxId, identityUpdate, {
-    isDone: (inbox) => isMember(inbox, installationId),
-    notVisible: () => new RegistrationError({ reason: "NotVisible", inboxId, installationId })
-  })
 
 const isSame = (a: Registration, b: Registration): boolean =>
   a._tag === "Intended" || b._tag === "Intended"
     ? a._tag === b._tag
     : a._tag === b._tag && hex.encode(a.identityUpdate) === hex.encode(b.identityUpdate)
 
-/** One pass: everything but the wallet's signature happens under the lease. None if somebody else got further meanwhile. */
-const advance = Effect.fn("Registration.advance")(function* (
+/** Saves the exact bytes, and sees to it that the network serves a package that is fit. */
+const preparePublication = (
+  lease: Lease,
   installation: Installation,
+  identityUpdate: Option.Option<Uint8Array>,
+  wanted: WantedProfile
+) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { minimumRemainingLifetime } = yield* LifecycleSettings
+    if (Option.isSome(identityUpdate)) yield* store.saveIdentityUpdate(lease, identityUpdate.value)
+    const now = yield* DateTime.now
+    const newest = yield* findNewest(installation.installationId)
+    const isServed = Option.exists(
+      newest,
+      (entry) => entry._tag === "Published" && isFitToPublish(entry, wanted, now, minimumRemainingLifetime)
+    )
+    if (!isServed) yield* rotateUnderLease(lease, installation, wanted)
+  })
+
+/**
+ * One pass. None if somebody else got further meanwhile, which is for the next pass to see.
+ *
+ * Each of its three writes to the outside has a lease of its own: all attempts of a step fit into one, those of all
+ * steps together do not.
+ */
+const advance = Effect.fn("Registration.advance")(function* (
+  inboxId: InboxId.InboxId,
+  label: string,
+  freshKey: InstallationKey.InstallationKey,
   nonce: bigint,
   wanted: WantedProfile
 ) {
   const store = yield* KeyPackageStore
-  const { installationId, registration } = installation
-  const inbox = yield* InboxLog.read(installation.inboxId)
-  const progress = yield* assess(installation, inbox)
-  const identityUpdate = progress._tag === "Sign" ? yield* sign(installation, inbox, nonce) : progress.identityUpdate
+  const known = yield* findInstallation(inboxId, label)
+  if (Option.exists(known, ({ registration }) => registration._tag === "Registered")) return known
 
-  return yield* withLease(installationId, (lease) =>
+  const candidate: Candidate = Option.isSome(known)
+    ? {
+        inboxId,
+        key: yield* store.getInstallationKey(known.value.installationId),
+        registration: known.value.registration
+      }
+    : { inboxId, key: freshKey, registration: { _tag: "Intended" } }
+  const { installationId } = candidate.key
+  const inbox = yield* InboxLog.read(inboxId)
+  const progress = yield* assess(candidate, inbox)
+  const identityUpdate = progress._tag === "Sign" ? yield* sign(candidate, inbox, nonce) : progress.identityUpdate
+
+  const intent = { inboxId, label, key: candidate.key, at: yield* DateTime.now }
+  const installation = yield* store.findOrCreateInstallation(intent)
+  if (installation.installationId !== installationId) return Option.none()
+
+  const isUndisturbed = yield* withLease(installationId, (lease) =>
     Effect.gen(function* () {
       const current = yield* store.getInstallation(installationId)
-      if (!Option.exists(current, (c) => isSame(c.registration, registration))) return Option.none()
-
-      if (progress._tag === "Sign" || registration._tag === "Intended") {
-        yield* store.saveIdentityUpdate(lease, identityUpdate)
-      }
-      const newest = yield* store.getNewest(installationId)
-      if (!Option.exists(newest, Ledger.is("Published"))) yield* rotateUnderLease(lease, installation, wanted)
-      if (progress._tag !== "Member") yield* publish(installation, identityUpdate)
-      return Option.some(yield* store.markRegistered(lease, yield* DateTime.now))
+      if (!Option.exists(current, (c) => isSame(c.registration, candidate.registration))) return false
+      const isNew = progress._tag === "Sign" || candidate.registration._tag === "Intended"
+      yield* preparePublication(lease, installation, isNew ? Option.some(identityUpdate) : Option.none(), wanted)
+      return true
     })
   )
+  if (!isUndisturbed) return Option.none()
+
+  if (progress._tag !== "Member") {
+    yield* withLease(installationId, (lease) =>
+      InboxLog.publish(inboxId, identityUpdate, {
+        isDone: (log) => isMember(log, candidate),
+        notVisible: () => refuse("NotVisible", candidate),
+        guard: underLease(lease)
+      })
+    )
+  }
+  return Option.some(
+    yield* withLease(installationId, (lease) => Effect.flatMap(DateTime.now, (now) => store.markRegistered(lease, now)))
+  )
 })
+
+const findInstallation = (inboxId: InboxId.InboxId, label: string) =>
+  Effect.map(
+    Effect.flatMap(KeyPackageStore, (store) => store.getInstallations(inboxId)),
+    Arr.findFirst((installation) => installation.label === label)
+  )
 
 /**
  * Makes the signer's inbox (founded if there is none) have an installation that can be invited: its key is durable, its
  * key package published, and the inbox's log names it as a member.
  *
- * Calling it again with the same wallet and label gives the same installation, finished if it was not. Two processes
- * over one store make one installation: the second fails with `LeaseError` while the first is at it.
+ * Calling it again with the same wallet and label gives the same installation, finished if it was not; the network is
+ * not asked once it is. Two processes over one store make one installation: the second fails with `LeaseError` while the
+ * first is at it. A wallet that refuses, or an inbox without room, leaves the store as it was.
  *
  * @since 1.0.0
  * @category pipelines
@@ -248,23 +307,23 @@ export const registerInstallation: (
   options: RegisterOptions
 ) => Effect.Effect<Installation, RegisterInstallationError, RegisterInstallationContext> = Effect.fn(
   "Registration.registerInstallation"
-)(function* ({ includePostQuantum, label = "default", nonce = InboxId.defaultNonce }) {
-  const store = yield* KeyPackageStore
-  const signer = yield* Signer
+)(function* ({ includePostQuantum, label = "default", nonce = InboxId.defaultNonce, ...options }) {
+  const { identifier } = yield* Signer
   const api = yield* ApiClient
   const { uploadAttempts } = yield* LifecycleSettings
 
-  const [known = Option.none()] = yield* retryTransient(uploadAttempts)(api.getInboxIds([signer.identifier]))
-  const intent = {
-    inboxId: Option.getOrElse(known, () => InboxId.derive(signer.identifier, nonce)),
-    label,
-    key: yield* InstallationKey.generate,
-    at: yield* DateTime.now
-  }
+  const likely = options.inboxId ?? InboxId.derive(identifier, nonce)
+  const finished = yield* findInstallation(likely, label)
+  if (Option.isSome(finished) && finished.value.registration._tag === "Registered") return finished.value
+
+  const [asked = Option.none()] =
+    options.inboxId === undefined
+      ? yield* retryTransient(uploadAttempts)(api.getInboxIds([identifier]))
+      : [Option.some(options.inboxId)]
+  const inboxId = Option.getOrElse(asked, () => likely)
+  const freshKey = yield* InstallationKey.generate
   while (true) {
-    const installation = yield* store.findOrCreateInstallation(intent)
-    if (installation.registration._tag === "Registered") return installation
-    const registered = yield* advance(installation, nonce, { includePostQuantum })
+    const registered = yield* advance(inboxId, label, freshKey, nonce, { includePostQuantum })
     if (Option.isSome(registered)) return registered.value
   }
 })

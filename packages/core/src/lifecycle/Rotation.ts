@@ -20,16 +20,18 @@ import type { InstallationId } from "../identity/InstallationId.ts"
 import * as receipts from "../internal/uploadReceipt.ts"
 import { newKeyPackage } from "../keypackage/Generation.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
+import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { ApiClient, ApiClientError } from "../ports/ApiClient.ts"
 import type { Entropy } from "../ports/Entropy.ts"
 import { KeyPackageStore, type Marked, StorageError } from "../ports/KeyPackageStore.ts"
-import type { MlsCrypto } from "../ports/MlsCrypto.ts"
+import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import type { Installation } from "./Installation.ts"
 import type { Lease, LeaseError } from "./Lease.ts"
 import type { Exposed, LedgerEntry, Prepared } from "./Ledger.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { retryTransient } from "./RetryPolicy.ts"
+import { underLease, withLease } from "./UnderLease.ts"
 import type { UploadReceipt } from "./UploadReceipt.ts"
 
 /**
@@ -59,6 +61,47 @@ export type RotationError = ApiClientError | StorageError | LeaseError | KeyPack
  */
 export type RotationContext = KeyPackageStore | ApiClient | Entropy | MlsCrypto | PostQuantumKem
 
+const isWaiting = (entry: LedgerEntry): entry is Prepared | Exposed =>
+  entry._tag === "Prepared" || entry._tag === "Exposed"
+
+/**
+ * Whether a package is still what we would publish now: of the wanted kind, valid, and with enough lifetime left.
+ *
+ * @since 1.0.0
+ * @category predicates
+ */
+export const isFitToPublish = (
+  { keyPackage }: LedgerEntry,
+  wanted: WantedProfile,
+  now: DateTime.Utc,
+  minimumRemainingLifetime: Duration.Duration
+): boolean => {
+  const { lifetime, postQuantumKey } = keyPackage
+  const nowSeconds = BigInt(Math.floor(DateTime.toEpochMillis(now) / 1000))
+  return (
+    Option.isSome(postQuantumKey) === wanted.includePostQuantum &&
+    lifetime.notBefore <= nowSeconds &&
+    lifetime.notAfter - nowSeconds >= BigInt(Math.ceil(Duration.toSeconds(minimumRemainingLifetime)))
+  )
+}
+
+/**
+ * The newest row of an installation; none where it cannot be read. A damaged row is never sent: it is left behind like
+ * any other that is no longer fit.
+ *
+ * @since 1.0.0
+ * @category reading
+ */
+export const findNewest = (
+  installationId: InstallationId
+): Effect.Effect<Option.Option<LedgerEntry>, StorageError, KeyPackageStore> =>
+  Effect.flatMap(KeyPackageStore, (store) => store.getNewest(installationId)).pipe(
+    Effect.catchIf(
+      (error) => error.reason === "Corrupt",
+      (error) => Effect.as(Effect.logWarning(error.message), Option.none())
+    )
+  )
+
 /**
  * Step 1: makes a package and writes it and its private keys in one transaction. Nothing leaves the process.
  *
@@ -80,11 +123,27 @@ export const generateAndStoreKeyPackage: (
   return yield* store.insertKeyPackageHistory(lease, generated, yield* DateTime.now)
 })
 
+/** The row as the store has it, which must be the newest of its installation and not accepted yet. */
+const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepared | Exposed) {
+  const store = yield* KeyPackageStore
+  const newest = yield* store.getNewest(lease.installationId)
+  if (Option.isSome(newest) && newest.value.historyId === entry.historyId && isWaiting(newest.value)) {
+    return newest.value
+  }
+  return yield* new StorageError({
+    operation: "uploadKeyPackage",
+    reason: "Conflict",
+    detail: `key package ${entry.historyId} is no longer the one to send`
+  })
+})
+
 /**
  * Step 2: offers the bytes to the network until it accepts them. The row is Exposed before the first byte is sent; every
- * attempt sends the same bytes, and only while the lease covers the whole attempt.
+ * attempt sends the same bytes, those of the store, and only while the lease covers the whole attempt.
  *
- * Fails with the last attempt's `ApiClientError`; the row stays Exposed. Only this function issues receipts.
+ * Fails with the last attempt's `ApiClientError`, also where the lease ran out before the next; the row stays Exposed.
+ * Fails with `Conflict` for a row that is no longer the newest of its installation: sending it would bring back what was
+ * superseded. Only this function issues receipts.
  *
  * @since 1.0.0
  * @category steps
@@ -99,19 +158,17 @@ export const uploadKeyPackage: (
   const api = yield* ApiClient
   const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
 
-  const exposed = entry._tag === "Prepared" ? yield* store.markExposed(lease, entry, yield* DateTime.now) : entry
+  const waiting = yield* requireWaiting(lease, entry)
+  const exposed = waiting._tag === "Prepared" ? yield* store.markExposed(lease, waiting, yield* DateTime.now) : waiting
 
-  const attempt = Effect.gen(function* () {
-    const now = yield* DateTime.now
-    yield* store.checkLease(lease, DateTime.addDuration(now, attemptTimeout))
-    yield* api.uploadKeyPackage(exposed.keyPackage.bytes).pipe(
-      Effect.timeoutFail({
-        duration: attemptTimeout,
-        onTimeout: () => new ApiClientError({ operation: "uploadKeyPackage", reason: "Timeout" })
-      })
-    )
-  })
-  yield* retryTransient(uploadAttempts)(attempt)
+  yield* api.uploadKeyPackage(exposed.keyPackage.bytes).pipe(
+    Effect.timeoutFail({
+      duration: attemptTimeout,
+      onTimeout: () => new ApiClientError({ operation: "uploadKeyPackage", reason: "Timeout" })
+    }),
+    underLease(lease),
+    retryTransient(uploadAttempts)
+  )
 
   return receipts.issue(lease, exposed, yield* DateTime.now)
 })
@@ -141,23 +198,6 @@ export const markKeyPackagesBeforeIdToBeDeleted: (
   })
 })
 
-/** Whether a package that waits to be sent is still what we would publish. */
-const isFit = (
-  entry: LedgerEntry,
-  wanted: WantedProfile,
-  now: DateTime.Utc,
-  minimumRemainingLifetime: Duration.Duration
-): entry is Prepared | Exposed => {
-  if (entry._tag !== "Prepared" && entry._tag !== "Exposed") return false
-  const { lifetime, postQuantumKey } = entry.keyPackage
-  const nowSeconds = BigInt(Math.floor(DateTime.toEpochMillis(now) / 1000))
-  return (
-    Option.isSome(postQuantumKey) === wanted.includePostQuantum &&
-    lifetime.notBefore <= nowSeconds &&
-    lifetime.notAfter - nowSeconds >= BigInt(Math.ceil(Duration.toSeconds(minimumRemainingLifetime)))
-  )
-}
-
 /**
  * The whole pipeline under a lease that the caller holds: reuse the package that waits to be sent if it is still fit, else
  * make one; upload; mark.
@@ -171,44 +211,28 @@ export const rotateUnderLease: (
   wanted: WantedProfile
 ) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateUnderLease")(
   function* (lease, installation, wanted) {
-    const store = yield* KeyPackageStore
+    const crypto = yield* MlsCrypto
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const now = yield* DateTime.now
 
-    const newest = yield* store.getNewest(installation.installationId)
-    const waiting = Option.filter(newest, (entry) => isFit(entry, wanted, now, minimumRemainingLifetime))
+    const newest = yield* findNewest(installation.installationId)
+    const waiting = newest.pipe(
+      Option.filter(isWaiting),
+      Option.filter((entry) => isFitToPublish(entry, wanted, now, minimumRemainingLifetime)),
+      // Bytes that are not what they were when they were made are never sent.
+      Option.filter(({ keyPackage }) => KeyPackageRef.hashWith(crypto, keyPackage.bytes) === keyPackage.ref)
+    )
     const entry = Option.isSome(waiting)
       ? waiting.value
       : yield* generateAndStoreKeyPackage(lease, installation, wanted)
 
-    // Once the network has accepted, an interruption may no longer come between the acceptance and its record.
+    // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
+    // the row Exposed, and the same bytes go out again.
     return yield* Effect.uninterruptibleMask((restore) =>
       restore(uploadKeyPackage(lease, entry)).pipe(Effect.flatMap(markKeyPackagesBeforeIdToBeDeleted))
     )
   }
 )
-
-/**
- * Runs a part of an installation's life that only one fiber of one process may run at a time. Fails with `Held` while
- * another does.
- *
- * @since 1.0.0
- * @category combinators
- */
-export const withLease = <A, E, R>(
-  installationId: InstallationId,
-  use: (lease: Lease) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | StorageError | LeaseError, R | KeyPackageStore> =>
-  Effect.gen(function* () {
-    const store = yield* KeyPackageStore
-    const { leaseDuration } = yield* LifecycleSettings
-    return yield* Effect.acquireUseRelease(
-      Effect.flatMap(DateTime.now, (now) => store.acquireLease(installationId, { now, duration: leaseDuration })),
-      use,
-      // A lease that could not be given back ends by itself.
-      (lease) => Effect.catchAll(store.releaseLease(lease), (error) => Effect.logWarning(error.message))
-    )
-  })
 
 /**
  * Replaces the installation's key package now: `includePostQuantum` says which kind (XMTP's default is yes).

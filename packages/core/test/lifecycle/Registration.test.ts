@@ -1,10 +1,16 @@
-/** From a wallet to a member, and what happens when it stops on the way: [10], [61], [70]. */
+/** From a wallet to a member, and what happens when it stops on the way: [5], [10], [19], [56], [61], [70]. */
 import { describe, expect, it } from "@effect/vitest"
 import * as AssociationState from "@keyward/core/identity/AssociationState"
+import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import * as IdentityLog from "@keyward/core/identity/IdentityLog"
+import * as IdentityUpdate from "@keyward/core/identity/IdentityUpdate"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import * as MemberIdentifier from "@keyward/core/identity/MemberIdentifier"
 import * as RegistrationUpdate from "@keyward/core/identity/RegistrationUpdate"
+import * as SignatureText from "@keyward/core/identity/SignatureText"
+import { validateKeyPackage } from "@keyward/core/keypackage/Validation"
+import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
@@ -12,8 +18,10 @@ import { Signer, SignerError } from "@keyward/core/ports/Signer"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import { type Wallet, wallet } from "../identity/fixtures.ts"
@@ -33,6 +41,8 @@ const signerOf = ({ identifier, sign }: Wallet, delay: "0 seconds" | "10 seconds
 
 const register = (options: { readonly label?: string; readonly includePostQuantum?: boolean } = {}) =>
   registerInstallation({ includePostQuantum: true, ...options })
+
+const neverSigns = { identifier: alice.identifier, signText: () => Effect.dieMessage("the wallet was asked") }
 
 const asAlice = Effect.provideService(Signer, signerOf(alice))
 
@@ -133,11 +143,13 @@ describe("Registration", () => {
       )
       expect(error).toMatchObject({ _tag: "RegistrationError", reason: "TooManyInstallations" })
       expect(asked).toBe(0)
+      const store = yield* KeyPackageStore
+      expect(yield* store.getInstallations(InboxId.derive(alice.identifier))).toEqual([])
       expect((yield* faults.calls).map((call) => call.method)).toEqual(["getInboxIds", "getIdentityUpdates"])
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
-  it.effect("a wallet that refuses spends nothing, and the next call continues", () =>
+  it.effect("a wallet that refuses spends nothing and leaves the store as it was; the next call registers", () =>
     Effect.gen(function* () {
       yield* TestApp.start
       const store = yield* KeyPackageStore
@@ -152,9 +164,9 @@ describe("Registration", () => {
       )
       expect(refusal).toMatchObject({ _tag: "SignerError", reason: "Refused" })
       expect((yield* faults.callsOf("uploadKeyPackage")).length).toBe(0)
-      const [intended] = yield* store.getInstallations(InboxId.derive(alice.identifier))
+      expect(yield* store.getInstallations(InboxId.derive(alice.identifier))).toEqual([])
       const registered = yield* TestApp.withTime(register().pipe(asAlice))
-      expect(registered.installationId).toBe(intended?.installationId)
+      expect(registered.registration._tag).toBe("Registered")
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -252,6 +264,137 @@ describe("Registration", () => {
       const installation = yield* TestApp.withTime(register().pipe(asAlice))
       expect((yield* members(installation.inboxId)).length).toBe(2)
       expect(yield* members(installation.inboxId)).toContain(installation.installationId)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("refuses an inbox whose log is full before the wallet is asked", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const inboxId = InboxId.derive(alice.identifier)
+      yield* addElsewhere(inboxId)
+      const api = yield* ApiClient
+      const [founding = []] = yield* api.getIdentityUpdates([{ inboxId, after: 0n }])
+      const log = [...founding]
+      for (let i = 1n; log.length < 256; i++) {
+        // Revoking who is no member changes nothing and takes a place.
+        const unsigned: IdentityUpdate.UnsignedIdentityUpdate = {
+          inboxId,
+          clientTimestampNs: (1000n + i) * 1_000_000_000n,
+          actions: [{ _tag: "RevokeAssociation", member: MemberIdentifier.installation("00".repeat(32)) }]
+        }
+        const recoverySignature = { _tag: "Erc191" as const, bytes: alice.sign(SignatureText.make(unsigned)) }
+        const actions = [
+          {
+            _tag: "RevokeAssociation" as const,
+            member: MemberIdentifier.installation("00".repeat(32)),
+            recoverySignature
+          }
+        ]
+        const update = IdentityUpdate.encode({ ...unsigned, actions })
+        log.push({ sequenceId: 1000n + i, serverTimestampNs: 0n, update })
+      }
+      const error = yield* Effect.flip(register().pipe(Effect.provideService(Signer, neverSigns))).pipe(
+        Effect.updateService(ApiClient, (real) => ({ ...real, getIdentityUpdates: () => Effect.succeed([log]) }))
+      )
+      expect(error).toMatchObject({ _tag: "RegistrationError", reason: "IdentityLogFull", inboxId })
+    }).pipe(Effect.provide(Layer.merge(TestApp.layer(), FastCurveBackend.layer)))
+  )
+
+  it.effect("[56] an installation that was revoked before its registration was noted is not added again", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const memory = yield* MemoryKeyPackageStore
+      const faults = yield* Faults.Faults
+      yield* memory.failNext("markRegistered", "Full")
+      yield* TestApp.withTime(Effect.either(register().pipe(asAlice)))
+      const inboxId = InboxId.derive(alice.identifier)
+      const installationIds = yield* members(inboxId)
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds }).pipe(asAlice))
+      yield* faults.clearCalls
+      const error = yield* Effect.flip(register().pipe(Effect.provideService(Signer, neverSigns)))
+      expect(error).toMatchObject({ _tag: "RegistrationError", reason: "InstallationRevoked" })
+      expect(yield* members(inboxId)).toEqual([])
+      expect((yield* faults.callsOf("publishIdentityUpdate")).length).toBe(0)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("signs nothing for an inbox that the node names and shows no log of", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const other = InboxId.derive(alice.identifier, 7n)
+      const error = yield* Effect.flip(register().pipe(Effect.provideService(Signer, neverSigns))).pipe(
+        Effect.updateService(ApiClient, (api) => ({ ...api, getInboxIds: () => Effect.succeed([Option.some(other)]) }))
+      )
+      expect(error).toMatchObject({ _tag: "RegistrationError", reason: "InboxNotVisible", inboxId: other })
+      expect(yield* store.getInstallations(other)).toEqual([])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("is not registered while the log does not show it: a node that accepts and forgets", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const error = yield* TestApp.withTime(
+        Effect.flip(register().pipe(asAlice)).pipe(
+          Effect.updateService(ApiClient, (api) => ({ ...api, publishIdentityUpdate: () => Effect.void }))
+        )
+      )
+      expect(error).toMatchObject({ _tag: "RegistrationError", reason: "NotVisible", isRetryable: true })
+      const [installation] = yield* store.getInstallations(InboxId.derive(alice.identifier))
+      expect(installation?.registration._tag).toBe("Signed")
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[5] believes the log where every answer to the publication is lost", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      yield* faults.setRule(({ method }) =>
+        method === "publishIdentityUpdate" ? Option.some(Faults.failAfterAccept()) : Option.none()
+      )
+      const installation = yield* TestApp.withTime(register().pipe(asAlice))
+      expect(installation.registration._tag).toBe("Registered")
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[19] a registration that is resumed after its package expired publishes a new one", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const api = yield* ApiClient
+      yield* faults.enqueue("publishIdentityUpdate", Faults.failBeforeSend(Status.invalidArgument("no")))
+      yield* TestApp.withTime(Effect.either(register().pipe(asAlice)))
+      yield* TestClock.adjust("100 days")
+      const { installationId } = yield* TestApp.withTime(register().pipe(asAlice))
+      const [served] = yield* api.fetchKeyPackages([installationId])
+      const bytes = Option.getOrThrow(Option.flatten(Option.fromNullable(served)))
+      const valid = yield* validateKeyPackage(bytes, yield* DateTime.now)
+      expect(valid.installationId).toBe(installationId)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("has time for every attempt of every step, more than one lease together", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const hangs = Array.from({ length: 5 }, () => Faults.hang())
+      yield* faults.enqueue("uploadKeyPackage", ...hangs)
+      yield* faults.enqueue("publishIdentityUpdate", ...hangs)
+      const installation = yield* TestApp.withTime(register().pipe(asAlice))
+      expect(installation.registration._tag).toBe("Registered")
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("asks nobody once it is done: an app starts without a network", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const first = yield* TestApp.withTime(register().pipe(asAlice))
+      yield* faults.clearCalls
+      yield* faults.setRule(() => Option.some(Faults.drop()))
+      expect(yield* register().pipe(Effect.provideService(Signer, neverSigns))).toEqual(first)
+      expect(yield* faults.calls).toEqual([])
     }).pipe(Effect.provide(TestApp.layer()))
   )
 })

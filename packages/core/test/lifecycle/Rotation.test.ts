@@ -1,9 +1,11 @@
 /** The pipeline, against every way in which its steps can fail: [1]-[7], [22], [24], [26], [52], [54], [66]. */
 import { describe, expect, it } from "@effect/vitest"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
-import { isLive } from "@keyward/core/lifecycle/Ledger"
-import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
-import { ApiClient } from "@keyward/core/ports/ApiClient"
+import { isLive, type LedgerEntry } from "@keyward/core/lifecycle/Ledger"
+import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
+import { rotateAndUploadKeyPackage, uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { withLease } from "@keyward/core/lifecycle/UnderLease"
+import { ApiClient, ApiClientError } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as Faults from "@keyward/test-utils/Faults"
@@ -55,15 +57,20 @@ describe("Rotation", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
-  it.effect("sets the next deadline a little before 30 days", () =>
+  it.effect("sets the next deadline a little before 30 days, each time another little", () =>
     Effect.gen(function* () {
       yield* TestApp.start
       const store = yield* KeyPackageStore
       const { installationId } = yield* TestApp.newInstallation
-      const { published } = yield* rotate(installationId)
-      const installation = Option.getOrThrow(yield* store.getInstallation(installationId))
-      const span = DateTime.distanceDuration(published.publishedAt, Option.getOrThrow(installation.nextRotationAt))
-      expect(Duration.between(span, { minimum: Duration.days(27), maximum: Duration.days(30) })).toBe(true)
+      const spans = new Set<number>()
+      for (let i = 0; i < 5; i++) {
+        const { published } = yield* rotate(installationId, false)
+        const installation = Option.getOrThrow(yield* store.getInstallation(installationId))
+        const span = DateTime.distanceDuration(published.publishedAt, Option.getOrThrow(installation.nextRotationAt))
+        expect(Duration.between(span, { minimum: Duration.days(27), maximum: Duration.days(30) })).toBe(true)
+        spans.add(Duration.toMillis(span))
+      }
+      expect(spans.size).toBe(5)
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -90,6 +97,20 @@ describe("Rotation", () => {
       expect(new Set(yield* uploads).size).toBe(1)
       expect((yield* uploads).length).toBe(7)
       expect(yield* served(installationId)).toEqual(Option.some(second.published.keyPackage.bytes))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[74] an outage piles up nothing: the same package waits, however often it is tried", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      for (let day = 0; day < 7; day++) {
+        yield* Effect.flip(rotate(installationId, false))
+        yield* TestClock.adjust("1 day")
+      }
+      expect(yield* states(installationId)).toEqual(["Exposed"])
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -202,24 +223,133 @@ describe("Rotation", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
-  it.effect("sends nothing once the lease no longer covers an attempt", () =>
+  it.effect("sends nothing once the lease no longer covers an attempt, and says why the last one failed", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const { installationId } = yield* TestApp.newInstallation
+      const sentAt: Array<number> = []
+      const limited = new ApiClientError({
+        operation: "uploadKeyPackage",
+        reason: "RateLimited",
+        retryAfter: Duration.seconds(30)
+      })
+      // 29 s to the answer and 30 s of waiting: a sixth attempt would begin at 295 s and could last until 325 s of 300.
+      const uploadKeyPackage = () =>
+        Effect.clockWith((clock) => Effect.map(clock.currentTimeMillis, (now) => sentAt.push(now))).pipe(
+          Effect.zipRight(Effect.delay(limited, "29 seconds"))
+        )
+      const error = yield* Effect.flip(rotate(installationId, false)).pipe(
+        Effect.updateService(ApiClient, (api) => ({ ...api, uploadKeyPackage }))
+      )
+      expect(error.message).toBe(limited.message)
+      expect(sentAt.map((at) => (at - DateTime.toEpochMillis(TestApp.START)) / 1000)).toEqual([0, 59, 118, 177, 236])
+      expect(yield* states(installationId)).toEqual(["Exposed"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[4] gives every attempt its time and no more, whatever the layer below waits for", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const { installationId } = yield* TestApp.newInstallation
+      const fiber = yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }).pipe(
+        Effect.updateService(ApiClient, (api) => ({ ...api, uploadKeyPackage: () => Effect.never })),
+        Effect.provideService(LifecycleSettings, { ...(yield* LifecycleSettings), uploadAttempts: 1 }),
+        Effect.flip,
+        Effect.fork
+      )
+      yield* TestClock.adjust("29 seconds")
+      expect(Option.isNone(yield* Fiber.poll(fiber))).toBe(true)
+      yield* TestClock.adjust("1 second")
+      expect(yield* Fiber.join(fiber)).toMatchObject({ _tag: "ApiClientError", reason: "Timeout" })
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[6] an interruption after the acceptance waits until it is recorded", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const { installationId } = yield* TestApp.newInstallation
+      const fiber = yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }).pipe(
+        Effect.updateService(KeyPackageStore, (store) => ({
+          ...store,
+          markKeyPackagesBeforeIdToBeDeleted: (...args: Parameters<typeof store.markKeyPackagesBeforeIdToBeDeleted>) =>
+            Effect.delay(store.markKeyPackagesBeforeIdToBeDeleted(...args), "5 seconds")
+        })),
+        Effect.fork
+      )
+      yield* TestClock.adjust("1 second")
+      expect((yield* uploads).length).toBe(1)
+      yield* Fiber.interruptFork(fiber)
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.await(fiber)
+      expect(yield* states(installationId)).toEqual(["Published"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[16] replaces a waiting package that is not valid yet, as after the clock was set back", () =>
     Effect.gen(function* () {
       yield* TestApp.start
       const faults = yield* Faults.Faults
       const { installationId } = yield* TestApp.newInstallation
-      // Each attempt takes its 30 s to time out, the waits between them come on top; the lease is 5 minutes.
-      yield* faults.setRule(() => Option.some(Faults.delay("29 seconds")))
-      yield* faults.enqueue(
-        "uploadKeyPackage",
-        ...Array.from({ length: 5 }, () => Faults.rateLimited(Duration.seconds(30))),
-        Faults.hang()
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* Effect.flip(rotate(installationId, false))
+      yield* faults.setRule(() => Option.none())
+      yield* TestClock.setTime(DateTime.toEpochMillis(TestApp.START) - 2 * 3_600_000)
+      const { published } = yield* rotate(installationId, false)
+      expect(published.historyId).toBe(2)
+      expect(yield* states(installationId)).toEqual(["Superseded", "Published"])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[23] never sends a row again that is no longer the newest: it would bring back what was superseded", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* Effect.flip(rotate(installationId, false))
+      yield* faults.setRule(() => Option.none())
+      const stale = Option.getOrThrow(yield* store.getNewest(installationId))
+      if (stale._tag !== "Exposed") return expect.fail(`${stale._tag}, not Exposed`)
+      const { published } = yield* rotate(installationId, true)
+      const error = yield* Effect.flip(withLease(installationId, (lease) => uploadKeyPackage(lease, stale)))
+      expect(error).toMatchObject({ _tag: "StorageError", reason: "Conflict" })
+      expect(yield* served(installationId)).toEqual(Option.some(published.keyPackage.bytes))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[65] a newest row that cannot be read does not stop the rotation", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const memory = yield* MemoryKeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      yield* rotate(installationId, false)
+      yield* memory.failNext("getNewest", "Corrupt")
+      expect((yield* rotate(installationId, false)).published.historyId).toBe(2)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[65] bytes that were damaged while they waited are not sent", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* Effect.flip(rotate(installationId, false))
+      yield* faults.setRule(() => Option.none())
+      const damage = (entry: LedgerEntry): LedgerEntry => {
+        if (entry.historyId !== 1) return entry
+        const bytes = Uint8Array.from(entry.keyPackage.bytes)
+        bytes[100] = (bytes[100] ?? 0) ^ 1
+        return { ...entry, keyPackage: { ...entry.keyPackage, bytes } }
+      }
+      const { published } = yield* rotate(installationId, false).pipe(
+        Effect.updateService(KeyPackageStore, (store) => ({
+          ...store,
+          getNewest: (id: InstallationId) => Effect.map(store.getNewest(id), Option.map(damage))
+        }))
       )
-      const error = yield* Effect.flip(rotate(installationId, false))
-      expect(error).toMatchObject({ _tag: "ApiClientError", reason: "Timeout" })
-      const calls = yield* faults.callsOf("uploadKeyPackage")
-      const last = calls.at(-1)
-      expect(calls.length).toBe(6)
-      expect((last?.at ?? 0) + 30_000 <= DateTime.toEpochMillis(TestApp.START) + 5 * 60_000).toBe(true)
+      expect(published.historyId).toBe(2)
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -320,7 +450,6 @@ describe("Rotation", () => {
             expect(row?._tag).not.toBe("Prepared")
             if (row) expect(isLive(row)).toBe(true)
           }
-          // I5: an outage does not pile up packages: at most one waits of each kind, but for those that grew old.
           yield* TestClock.adjust(step.pause)
         }
       }).pipe(Effect.provide(TestApp.layer())),
