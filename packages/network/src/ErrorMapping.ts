@@ -97,6 +97,8 @@ const wholeNumber = (text: string | undefined): number | undefined =>
  */
 export const retryAfterOf = (metadata: Metadata, now: number): Option.Option<Duration.Duration> => {
   const pushback = wholeNumber(metadata["grpc-retry-pushback-ms"])
+  // A negative pushback says never (gRFC A6).
+  if (metadata["grpc-retry-pushback-ms"]?.startsWith("-") === true) return Option.some(Duration.infinity)
   if (pushback !== undefined) return Option.some(Duration.millis(pushback))
   const header = metadata["retry-after"]
   const seconds = wholeNumber(header)

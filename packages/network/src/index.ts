@@ -32,6 +32,13 @@ export * as ErrorMapping from "./ErrorMapping.ts"
 export * as GrpcWebTransport from "./GrpcWebTransport.ts"
 
 /**
+ * The `SmartContractWalletVerifier` that asks a node, which asks the chain.
+ *
+ * @since 1.0.0
+ */
+export * as NodeSmartContractWalletVerifier from "./NodeSmartContractWalletVerifier.ts"
+
+/**
  * How a request reaches a node.
  *
  * @since 1.0.0

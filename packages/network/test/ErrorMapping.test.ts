@@ -97,9 +97,9 @@ describe("[26] when to come back", () => {
     [{ "retry-after": "0" }, 0],
     [{ "grpc-retry-pushback-ms": "250" }, 250],
     [{ "grpc-retry-pushback-ms": "250", "retry-after": "7" }, 250],
-    // Negative means: do not try again by yourself, which this layer never does.
-    [{ "grpc-retry-pushback-ms": "-1" }, null],
-    [{ "grpc-retry-pushback-ms": "-1", "retry-after": "7" }, 7_000],
+    // Negative means: do not try again by yourself.
+    [{ "grpc-retry-pushback-ms": "-1" }, Number.POSITIVE_INFINITY],
+    [{ "grpc-retry-pushback-ms": "-1", "retry-after": "7" }, Number.POSITIVE_INFINITY],
     [{ "retry-after": "soon" }, null],
     [{ "retry-after": "1e3" }, null],
     [{ "retry-after": "99999999999999999999" }, null],

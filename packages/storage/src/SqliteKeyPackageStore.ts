@@ -29,7 +29,7 @@ import type * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as sealing from "./internal/sealing.ts"
-import { conflict, type Refused, toStorageError } from "./internal/sqliteErrors.ts"
+import { conflict, Refused, toStorageError } from "./internal/sqliteErrors.ts"
 import { openFile } from "./internal/sqliteFile.ts"
 import * as rows from "./internal/sqliteRows.ts"
 import { migrate } from "./internal/sqliteSchema.ts"
@@ -497,6 +497,14 @@ export const resealAll: (options: Options) => Effect.Effect<number, StorageError
   yield* write(sql`DELETE FROM keyward_sealing_keys WHERE key_id <> ${sealer.keyId}
     AND NOT EXISTS (SELECT 1 FROM keyward_installations WHERE sealing_key_id = key_id)
     AND NOT EXISTS (SELECT 1 FROM keyward_private_keys WHERE sealing_key_id = key_id)`)
-  yield* transaction.read(sql`PRAGMA wal_checkpoint(TRUNCATE)`).pipe(toStorageError("resealAll"))
+  // SQLite does not fail where a reader keeps it from truncating the WAL: it says so in a row.
+  yield* transaction.read(sql`PRAGMA wal_checkpoint(TRUNCATE)`).pipe(
+    Effect.filterOrFail(
+      ([row]) => row?.["busy"] === 0,
+      () => new Refused({ reason: "Busy", detail: "a reader keeps the WAL, which still has what was sealed before" })
+    ),
+    toStorageError("resealAll"),
+    transactions.retryBusy
+  )
   return count
 }, Effect.scoped)

@@ -1,7 +1,7 @@
 /**
  * The SQLite store on real files: durability, sealing, and what goes wrong with disks, schemas, keys and rows.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { inspect } from "node:util"
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
@@ -233,6 +233,44 @@ describe("sealing keys", () => {
       expect(yield* withStore(file, snapshot(installations), sealer("2027-03", 9))).toEqual(before)
       const error = yield* Effect.flip(withStore(file, Effect.void, sealer()))
       expect(error).toMatchObject({ reason: "WrongSealingKey" })
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("[80] resealing fails with Busy while a reader keeps the WAL, which still has the old seals", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      yield* withStore(file, installed(1))
+      const rotated = sealer("2027-03", 9, [sealingKey("2026-03", 7)])
+      const reseal = SqliteKeyPackageStore.resealAll({ filename: file }).pipe(Effect.provide(rotated))
+      const error = yield* withSql(file, (other) =>
+        Effect.gen(function* () {
+          yield* other`BEGIN`
+          yield* other`SELECT count(*) FROM keyward_installations`
+          const fiber = yield* Effect.fork(Effect.flip(reseal))
+          yield* TestClock.adjust("1 minute")
+          const failed = yield* Fiber.join(fiber)
+          yield* other`COMMIT`
+          return failed
+        })
+      )
+      expect(error).toMatchObject({ _tag: "StorageError", operation: "resealAll", reason: "Busy" })
+      expect(yield* reseal).toBe(0)
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("a new file is for its owner alone", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      const modes = yield* withStore(
+        file,
+        Effect.zipRight(
+          installed(1),
+          Effect.sync(() => [file, `${file}-wal`].map((path) => statSync(path).mode & 0o777))
+        )
+      )
+      expect(modes).toEqual([0o600, 0o600])
     }).pipe(Effect.scoped)
   )
 

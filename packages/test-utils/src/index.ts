@@ -2,9 +2,11 @@
  * Memory layers, faults, contract suites, vectors and the dev node for testing what embeds Keyward.
  *
  * Reached by their own path, since they do not load everywhere:
+ * - `@keyward/test-utils/Fuzz` (Node)
  * - `@keyward/test-utils/MemoryApiClient` (Node)
  * - `@keyward/test-utils/RealClient` (Node)
  * - `@keyward/test-utils/contracts/ApiClientContract` (vitest)
+ * - `@keyward/test-utils/contracts/AssociationStateCacheContract` (vitest)
  * - `@keyward/test-utils/contracts/KeyPackageStoreContract` (vitest)
  * - `@keyward/test-utils/devnode/Cli` (Node)
  * - `@keyward/test-utils/devnode/DevNode` (Node)
@@ -49,6 +51,13 @@ export * as MemoryAssociationStateCache from "./MemoryAssociationStateCache.ts"
 export * as MemoryKeyPackageStore from "./MemoryKeyPackageStore.ts"
 
 /**
+ * Bytes that are nearly right.
+ *
+ * @since 1.0.0
+ */
+export * as Mutation from "./Mutation.ts"
+
+/**
  * A sealer that seals nothing, for tests that look into a database.
  *
  * @since 1.0.0
@@ -61,6 +70,13 @@ export * as PlaintextKeySealer from "./PlaintextKeySealer.ts"
  * @since 1.0.0
  */
 export * as SeededEntropy from "./SeededEntropy.ts"
+
+/**
+ * Smart contract wallets without a chain.
+ *
+ * @since 1.0.0
+ */
+export * as VectorWallets from "./VectorWallets.ts"
 
 /**
  * What a node reads of an MLS group message, which is otherwise opaque to it.

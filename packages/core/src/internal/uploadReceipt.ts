@@ -1,6 +1,8 @@
 /**
- * The mint of upload receipts. Only `lifecycle/Rotation.ts` imports it (checked), and `internal/` is outside the package's
- * exports, so that no app and no store can make a receipt.
+ * The mint of upload receipts. Only `lifecycle/Rotation.ts` issues any; beside it only
+ * `lifecycle/UploadReceipt.ts`, which hands out the type, may import this (checked), and `internal/` is outside the package's
+ * exports, so that no
+ * app and no store can make a receipt.
  */
 import type * as DateTime from "effect/DateTime"
 import type { Lease } from "../lifecycle/Lease.ts"

@@ -38,7 +38,14 @@ import {
 } from "./KeyPackageError.ts"
 import * as KeyPackageRef from "./KeyPackageRef.ts"
 import { Lifetime } from "./Lifetime.ts"
-import { BASIC_CREDENTIAL, CIPHER_SUITE, isDefaultExtension, isValidInKeyPackage, PROTOCOL_VERSION } from "./Profile.ts"
+import {
+  BASIC_CREDENTIAL,
+  CIPHER_SUITE,
+  isDefaultExtension,
+  isValidInKeyPackage,
+  MAX_KEY_PACKAGE_BYTES,
+  PROTOCOL_VERSION
+} from "./Profile.ts"
 
 /**
  * A key package that passed every check at some time. Only `validateKeyPackage` makes one. Its lifetime runs on: check it
@@ -63,6 +70,9 @@ const seconds = (now: DateTime.Utc): bigint => BigInt(Math.floor(now.epochMillis
 /** Where an extension begins in the package: its type is just before its data's length. */
 const extensionOffset = (keyPackage: DecodedKeyPackage, { data }: Extension): number =>
   data.byteOffset - keyPackage.bytes.byteOffset - 2 - (data.length < 0x40 ? 1 : data.length < 0x4000 ? 2 : 4)
+
+/** A copy of our own; what is too large is refused by its length, and not copied for it. */
+const own = (bytes: Uint8Array): Uint8Array => (bytes.length > MAX_KEY_PACKAGE_BYTES ? bytes : new Uint8Array(bytes))
 
 /** Checks 11 and 12. */
 const lifetimeAt = (
@@ -190,9 +200,7 @@ export const validateKeyPackage = (
   now: DateTime.Utc
 ): Effect.Effect<ValidatedKeyPackage, KeyPackageValidationError, MlsCrypto> =>
   Effect.flatMap(MlsCrypto, (crypto) =>
-    Either.flatMap(Codec.decode(new Uint8Array(bytes)), (decoded) =>
-      judge(crypto, decoded, verifyNow(crypto), seconds(now))
-    )
+    Either.flatMap(Codec.decode(own(bytes)), (decoded) => judge(crypto, decoded, verifyNow(crypto), seconds(now)))
   )
 
 /** Packages decoded in one turn of the event loop: about a millisecond of ordinary ones. */
@@ -215,7 +223,7 @@ export const validateKeyPackages = (
       turns,
       (turn) =>
         Effect.gen(function* () {
-          const decodings = turn.map((bytes) => Codec.decode(new Uint8Array(bytes)))
+          const decodings = turn.map((bytes) => Codec.decode(own(bytes)))
           const decoded = Arr.getRights(decodings)
           const verified = yield* crypto.ed25519VerifyStrictAll(
             decoded.flatMap((one) => {

@@ -91,8 +91,8 @@ export interface Marked {
 }
 
 /**
- * The store. Each method is one durable transaction: it has happened for good when it returns, or not at all. Many
- * installations share one store.
+ * The store. Each method is one transaction: it has happened for good when it returns, or not at all. Leases alone need not
+ * survive a power failure, which no holder does. Many installations share one store.
  *
  * @since 1.0.0
  * @category tags

@@ -74,8 +74,8 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           yield* before(connection)
           yield* execute(connection, "BEGIN IMMEDIATE")
           const exit = yield* Effect.exit(restore(on(connection)(body)))
-          yield* Exit.isSuccess(exit) ? Effect.tapError(execute(connection, "COMMIT"), () => rollback) : rollback
-          yield* after(connection)
+          const end = Exit.isSuccess(exit) ? Effect.tapError(execute(connection, "COMMIT"), () => rollback) : rollback
+          yield* Effect.ensuring(end, after(connection))
           return yield* exit
         })
       ).pipe(Effect.scoped)
