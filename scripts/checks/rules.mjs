@@ -12,7 +12,7 @@
 import { basename } from "node:path"
 import { importsOf, packages, readSource, sourcesOf, withoutComments } from "../lib/source.mjs"
 
-const INJECTED = /\b(Date\.now|Math\.random|setTimeout|setInterval|setImmediate|performance\.now|new Date\(\s*\))/
+const INJECTED = /\b(Date\.now|Math\.random|setTimeout|setInterval|performance\.now|new Date\(\s*\))/
 const ESCAPE = /(\borDie\w*|\bcatchAllCause\b|\bEffect\.ignore\w*|\bas any\b|\bas unknown as\b|@ts-ignore|@ts-nocheck)/
 const EXPORT =
   /^export (?:declare )?(?:abstract )?(?:const|let|class|interface|type|function\*?|async function)\s+([\w$]+)/

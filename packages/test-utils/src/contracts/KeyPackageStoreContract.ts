@@ -79,7 +79,14 @@ const leased = (seed: number) =>
   })
 
 const receiptOf = (held: Lease.Lease, entry: Ledger.Prepared | Ledger.Exposed) =>
-  uploadKeyPackage(held, entry).pipe(Effect.provide(acceptingApi))
+  uploadKeyPackage(held, entry).pipe(
+    // Newer rows may come in while an upload is under way: this one began when its row was the newest.
+    Effect.updateService(KeyPackageStore, (store) => ({
+      ...store,
+      getNewest: () => Effect.succeed(Option.some(entry))
+    })),
+    Effect.provide(acceptingApi)
+  )
 
 /** Inserts, exposes and publishes. */
 const publish = (held: Lease.Lease, generated: GeneratedKeyPackage, at: DateTime.Utc = T0) =>
