@@ -16,7 +16,9 @@ import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import * as RegistrationUpdate from "@keyward/core/identity/RegistrationUpdate"
 import { newKeyPackage } from "@keyward/core/keypackage/Generation"
 import * as AssociationStates from "@keyward/core/peers/AssociationStates"
-import { fetchKeyPackages, layer as peersLayer } from "@keyward/core/peers/PeerKeyPackages"
+import * as NewestSeen from "@keyward/core/peers/NewestSeen"
+import { fetchKeyPackages } from "@keyward/core/peers/PeerKeyPackages"
+import * as ValidPackages from "@keyward/core/peers/ValidPackages"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
@@ -188,6 +190,57 @@ const emptyRequests = (world: World, inboxes: ReadonlyArray<Inbox>) => () =>
     )
   )
 
+/** 100 packages of 50 inboxes, their states cached; `capacity` says how many packages are remembered as valid. */
+const fetch100 = (id: string, capacity: number, target?: number): Case => ({
+  id,
+  floor: "the real client: fetchKeyPackageStatusesByInstallationIds of the same 100, which looks at no identity",
+  target,
+  rounds: 51,
+  prepare: inWorld(async (world) => {
+    const inboxes = world.ofTwo.slice(0, 50)
+    const ids: ReadonlyArray<InstallationId> = inboxes.flatMap(({ keys }) =>
+      keys.map(({ installationId }) => installationId)
+    )
+    await world.shared.runPromise(
+      Effect.forEach(
+        inboxes,
+        ({ inboxId, keys }) =>
+          Effect.forEach(keys, (installationKey) =>
+            Effect.gen(function* () {
+              const { keyPackage } = yield* newKeyPackage({ inboxId, installationKey, includePostQuantum: true })
+              yield* (yield* ApiClient).uploadKeyPackage(keyPackage.bytes)
+            })
+          ),
+        { concurrency: 8 }
+      )
+    )
+    const scope = Effect.runSync(Scope.make())
+    const peers = await world.shared.runPromise(
+      Layer.buildWithScope(
+        Layer.mergeAll(
+          AssociationStates.layer(),
+          NewestSeen.layerMemory(),
+          ValidPackages.layerMemory({ capacity })
+        ).pipe(Layer.provide(SqliteAssociationStateCache.layer({ filename: world.newFile() }))),
+        scope
+      )
+    )
+    const real = await Effect.runPromise(
+      Scope.extend(RealClient.make({ wallet: accountOf("bench"), grpcUrl: world.url }), scope)
+    )
+    const fetch = async () => {
+      const verdicts = await world.shared.runPromise(Effect.provide(fetchKeyPackages(ids), peers))
+      if (!verdicts.every(({ _tag }) => _tag === "Usable")) throw new Error("a package is not usable")
+    }
+    await fetch()
+    return {
+      subject: fetch,
+      floor: () => Effect.runPromise(RealClient.keyPackageStatuses(real, ids)),
+      close: () => Effect.runPromise(Scope.close(scope, Exit.void))
+    }
+  })
+})
+
 /**
  * @since 1.0.0
  * @category cases
@@ -250,49 +303,6 @@ export const cases: ReadonlyArray<Case> = [
       }
     })
   },
-  {
-    id: "fetch-100",
-    floor: "the real client: fetchKeyPackageStatusesByInstallationIds of the same 100, which looks at no identity",
-    target: 1,
-    rounds: 51,
-    prepare: inWorld(async (world) => {
-      const inboxes = world.ofTwo.slice(0, 50)
-      const ids: ReadonlyArray<InstallationId> = inboxes.flatMap(({ keys }) =>
-        keys.map(({ installationId }) => installationId)
-      )
-      await world.shared.runPromise(
-        Effect.forEach(
-          inboxes,
-          ({ inboxId, keys }) =>
-            Effect.forEach(keys, (installationKey) =>
-              Effect.gen(function* () {
-                const { keyPackage } = yield* newKeyPackage({ inboxId, installationKey, includePostQuantum: true })
-                yield* (yield* ApiClient).uploadKeyPackage(keyPackage.bytes)
-              })
-            ),
-          { concurrency: 8 }
-        )
-      )
-      const scope = Effect.runSync(Scope.make())
-      const peers = await world.shared.runPromise(
-        Layer.buildWithScope(
-          peersLayer().pipe(Layer.provide(SqliteAssociationStateCache.layer({ filename: world.newFile() }))),
-          scope
-        )
-      )
-      const real = await Effect.runPromise(
-        Scope.extend(RealClient.make({ wallet: accountOf("bench"), grpcUrl: world.url }), scope)
-      )
-      const fetch = async () => {
-        const verdicts = await world.shared.runPromise(Effect.provide(fetchKeyPackages(ids), peers))
-        if (!verdicts.every(({ _tag }) => _tag === "Usable")) throw new Error("a package is not usable")
-      }
-      await fetch()
-      return {
-        subject: fetch,
-        floor: () => Effect.runPromise(RealClient.keyPackageStatuses(real, ids)),
-        close: () => Effect.runPromise(Scope.close(scope, Exit.void))
-      }
-    })
-  }
+  fetch100("fetch-100", 0, 1),
+  fetch100("fetch-100-seen", 2_000)
 ]

@@ -450,6 +450,13 @@ export * as PeerKeyPackages from "./peers/PeerKeyPackages.ts"
 export * as PeerReachability from "./peers/PeerReachability.ts"
 
 /**
+ * Packages that have been found valid, so that the same bytes are not verified twice.
+ *
+ * @since 1.0.0
+ */
+export * as ValidPackages from "./peers/ValidPackages.ts"
+
+/**
  * What is known of another installation's key package.
  *
  * @since 1.0.0

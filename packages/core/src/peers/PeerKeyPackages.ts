@@ -14,7 +14,7 @@ import * as AssociationState from "../identity/AssociationState.ts"
 import { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
-import { type ValidatedKeyPackage, validateKeyPackages, validateLifetime } from "../keypackage/Validation.ts"
+import { type ValidatedKeyPackage, validateLifetime } from "../keypackage/Validation.ts"
 import { welcomeTarget } from "../keypackage/WelcomeTarget.ts"
 import { ApiClient, type ApiClientError, limits } from "../ports/ApiClient.ts"
 import type { AssociationStateCache, StateAt } from "../ports/AssociationStateCache.ts"
@@ -23,6 +23,7 @@ import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVe
 import * as AssociationStates from "./AssociationStates.ts"
 import * as NewestSeen from "./NewestSeen.ts"
 import type { Policy } from "./Policies.ts"
+import * as ValidPackages from "./ValidPackages.ts"
 import { Finding, Reason, type Unusable, type Usable, type Verdict } from "./Verdict.ts"
 
 /**
@@ -44,7 +45,12 @@ export interface FetchOptions extends AssociationStates.ReadOptions {
  * @since 1.0.0
  * @category models
  */
-export type Requirements = ApiClient | AssociationStates.AssociationStates | MlsCrypto | NewestSeen.NewestSeen
+export type Requirements =
+  | ApiClient
+  | AssociationStates.AssociationStates
+  | MlsCrypto
+  | NewestSeen.NewestSeen
+  | ValidPackages.ValidPackages
 
 /** Requests for packages under way at once. */
 const REQUESTS_AT_A_TIME = 4
@@ -66,7 +72,7 @@ const fetchAll = (
 ): Effect.Effect<
   ReadonlyMap<InstallationId, Either.Either<ValidatedKeyPackage, Reason>>,
   never,
-  ApiClient | MlsCrypto
+  ApiClient | MlsCrypto | ValidPackages.ValidPackages
 > =>
   Effect.gen(function* () {
     const api = yield* ApiClient
@@ -106,7 +112,8 @@ const validatePlaces = (ids: ReadonlyArray<InstallationId>, places: ReadonlyArra
   Effect.gen(function* () {
     // Duplicates and what else is too much in an answer have no place.
     const bytes = places.slice(0, ids.length)
-    const results = yield* validateKeyPackages(Arr.getSomes(bytes), yield* DateTime.now)
+    const validPackages = yield* ValidPackages.ValidPackages
+    const results = yield* validPackages.validate(Arr.getSomes(bytes), yield* DateTime.now)
     let next = 0
     return bytes.map((place): Served => {
       const result = Option.isSome(place) ? results[next++] : undefined
@@ -318,7 +325,7 @@ export const recheck = (usable: Usable, now: DateTime.Utc): Verdict =>
 export const layer = (
   options: AssociationStates.Options = {}
 ): Layer.Layer<
-  AssociationStates.AssociationStates | NewestSeen.NewestSeen,
+  AssociationStates.AssociationStates | NewestSeen.NewestSeen | ValidPackages.ValidPackages,
   never,
   ApiClient | AssociationStateCache | SmartContractWalletVerifier
-> => Layer.merge(AssociationStates.layer(options), NewestSeen.layerMemory())
+> => Layer.mergeAll(AssociationStates.layer(options), NewestSeen.layerMemory(), ValidPackages.layerMemory())

@@ -1,0 +1,76 @@
+/**
+ * Packages that have been found valid, so that the same bytes are not verified twice.
+ *
+ * The checks of a package's bytes come out the same every time but for the lifetime, which is looked at again. What depends on
+ * the inbox is never remembered here.
+ *
+ * @since 1.0.0
+ */
+import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import { BoundedMap } from "../internal/boundedMap.ts"
+import * as hex from "../internal/hex.ts"
+import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
+import { MAX_KEY_PACKAGE_BYTES } from "../keypackage/Profile.ts"
+import { type ValidatedKeyPackage, validateKeyPackages, validateLifetime } from "../keypackage/Validation.ts"
+import { MlsCrypto } from "../ports/MlsCrypto.ts"
+
+/** The result of a package's checks. */
+type Validation = Either.Either<ValidatedKeyPackage, KeyPackageValidationError>
+
+/**
+ * Validates packages, and remembers those that passed by the SHA-256 of their bytes.
+ *
+ * @since 1.0.0
+ * @category tags
+ */
+export class ValidPackages extends Context.Tag("@keyward/core/ValidPackages")<
+  ValidPackages,
+  {
+    /** `validateKeyPackages`, of which only what was not seen before is verified. */
+    readonly validate: (
+      packages: ReadonlyArray<Uint8Array>,
+      now: DateTime.Utc
+    ) => Effect.Effect<ReadonlyArray<Validation>, never, MlsCrypto>
+  }
+>() {}
+
+/**
+ * In the memory of the process: as many packages as given, 2,000 unless said otherwise, about 5 KiB each. Those that passed
+ * longest ago are forgotten first; 0 remembers none.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerMemory = (options: { readonly capacity?: number | undefined } = {}): Layer.Layer<ValidPackages> =>
+  Layer.sync(ValidPackages, () => {
+    const passed = new BoundedMap<string, ValidatedKeyPackage>(options.capacity ?? 2_000)
+    return {
+      validate: Effect.fn("ValidPackages.validate")(function* (packages: ReadonlyArray<Uint8Array>, now: DateTime.Utc) {
+        const crypto = yield* MlsCrypto
+        const seen = packages.map((bytes) => {
+          // What is too large is refused by its length, and not hashed for it.
+          const key = bytes.length > MAX_KEY_PACKAGE_BYTES ? "" : hex.encode(crypto.sha256(bytes))
+          return { bytes, key, known: passed.get(key) }
+        })
+        const unseen = seen.filter(({ known }) => known === undefined)
+        const validated = yield* validateKeyPackages(
+          unseen.map(({ bytes }) => bytes),
+          now
+        )
+        let next = 0
+        const results: Array<Validation> = []
+        for (const { key, known } of seen) {
+          const result: Validation | undefined =
+            known === undefined ? validated[next++] : Either.map(validateLifetime(known, now), () => known)
+          if (result === undefined) continue
+          if (known === undefined && Either.isRight(result)) passed.set(key, result.right)
+          results.push(result)
+        }
+        return results
+      })
+    }
+  })
