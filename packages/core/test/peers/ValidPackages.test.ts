@@ -66,10 +66,10 @@ describe("ValidPackages", () => {
       expect(again.verified).toBe(4)
       expect(again.results.map(Either.isRight)).toEqual([true, false, true, true])
       expect(again.results.map((result) => Either.getOrUndefined(result)?.ref)).toEqual([
-        KeyPackageRef.hash(b),
+        yield* KeyPackageRef.hash(b),
         undefined,
-        KeyPackageRef.hash(c),
-        KeyPackageRef.hash(a)
+        yield* KeyPackageRef.hash(c),
+        yield* KeyPackageRef.hash(a)
       ])
     }).pipe(Effect.provide(layer()))
   )
