@@ -80,6 +80,11 @@ interface Draft {
   readonly members: Map<string, Member>
   recoveryIdentifier: MemberIdentifier.RootIdentifier
   readonly seenSignatures: Set<string>
+  /**
+   * The keys of installations by the key of who added them, made when it is first needed. A key may be out of date: the
+   * member says who added it.
+   */
+  installationsOf: Map<string, Set<string>> | undefined
 }
 
 /** Thrown inside `applyAll` alone. */
@@ -144,7 +149,8 @@ const createInbox = (
     inboxId: inboxOf(owner, nonce),
     members: new Map([[MemberIdentifier.toKey(owner), founder]]),
     recoveryIdentifier: owner,
-    seenSignatures: new Set()
+    seenSignatures: new Set(),
+    installationsOf: undefined
   }
 }
 
@@ -176,6 +182,7 @@ const addAssociation = (
   if (adder._tag === "Installation" && newMember._tag === "Installation") {
     throw new Violation("MemberNotAllowed", "an installation may not add an installation")
   }
+  noteInstallation(draft, MemberIdentifier.toKey(parent), newMember)
   draft.members.set(MemberIdentifier.toKey(newMember), {
     identifier: signatures.new.signer,
     addedBy: parent,
@@ -193,15 +200,39 @@ const requireRecovery = (draft: Draft, signature: VerifiedSignature): void => {
   if (!MemberIdentifier.equals(signature.signer, draft.recoveryIdentifier)) throw new Violation("MissingExistingMember")
 }
 
-const revokeAssociation = (draft: Draft, { member }: UnsignedRevokeAssociation, recovery: VerifiedSignature): void => {
-  requireRecovery(draft, recovery)
-  draft.members.delete(MemberIdentifier.toKey(member))
-  for (const [key, { addedBy, identifier }] of draft.members) {
-    // Only installations go with their parent: its wallets, and what those added, stay.
-    if (identifier._tag === "Installation" && addedBy !== undefined && MemberIdentifier.equals(addedBy, member)) {
-      draft.members.delete(key)
+const noteInstallation = (
+  draft: Pick<Draft, "installationsOf">,
+  parent: string,
+  member: MemberIdentifier.MemberIdentifier
+): void => {
+  if (member._tag !== "Installation" || draft.installationsOf === undefined) return
+  const known = draft.installationsOf.get(parent)
+  const key = MemberIdentifier.toKey(member)
+  if (known === undefined) draft.installationsOf.set(parent, new Set([key]))
+  else known.add(key)
+}
+
+/** A log may revoke as often as it has members: looking at all of them each time would take minutes. */
+const installationsOf = (draft: Draft, parent: string): ReadonlySet<string> => {
+  if (draft.installationsOf === undefined) {
+    draft.installationsOf = new Map()
+    for (const { addedBy, identifier } of draft.members.values()) {
+      if (addedBy !== undefined) noteInstallation(draft, MemberIdentifier.toKey(addedBy), identifier)
     }
   }
+  return draft.installationsOf.get(parent) ?? new Set()
+}
+
+const revokeAssociation = (draft: Draft, { member }: UnsignedRevokeAssociation, recovery: VerifiedSignature): void => {
+  requireRecovery(draft, recovery)
+  const parent = MemberIdentifier.toKey(member)
+  draft.members.delete(parent)
+  // Only installations go with their parent: its wallets, and what those added, stay.
+  for (const key of installationsOf(draft, parent)) {
+    const addedBy = draft.members.get(key)?.addedBy
+    if (addedBy !== undefined && MemberIdentifier.toKey(addedBy) === parent) draft.members.delete(key)
+  }
+  draft.installationsOf?.delete(parent)
 }
 
 const signaturesOf = (action: VerifiedAction): ReadonlyArray<VerifiedSignature> =>
@@ -233,7 +264,12 @@ export const applyAll = (
   let draft: Draft | undefined =
     state === undefined
       ? undefined
-      : { ...state, members: new Map(state.members), seenSignatures: new Set(state.seenSignatures) }
+      : {
+          ...state,
+          members: new Map(state.members),
+          seenSignatures: new Set(state.seenSignatures),
+          installationsOf: undefined
+        }
   let updateIndex: number | undefined
   let actionIndex: number | undefined
   try {
@@ -252,7 +288,8 @@ export const applyAll = (
       }
     }
     if (draft === undefined) throw new Violation("NotCreated", "the log is empty")
-    return Either.right(draft)
+    const { installationsOf: _, ...next } = draft
+    return Either.right(next)
   } catch (violation) {
     if (!(violation instanceof Violation)) throw violation
     const { detail, reason } = violation

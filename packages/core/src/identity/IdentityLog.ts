@@ -4,6 +4,7 @@
  * @since 1.0.0
  */
 import * as Effect from "effect/Effect"
+import { turn } from "../internal/eventLoop.ts"
 import * as hex from "../internal/hex.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { type AssociationState, applyAll, type VerifiedAction, type VerifiedUpdate } from "./AssociationState.ts"
@@ -41,8 +42,22 @@ export interface ResolveOptions {
   readonly expectedInboxId?: InboxId | undefined
 }
 
-/** Signatures to verify between two looks at the event loop: about 30 ms of work with the slowest backend. */
-const VERIFICATIONS_PER_TURN = 32
+/** What is done between two looks at the event loop: 32 verifications, or 256 smaller steps. */
+const POINTS_PER_TURN = 256
+const VERIFICATION = 8
+const SMALL_STEP = 1
+
+/** Counts the work of one log over all its updates, and lets others run now and then. */
+const makePace = () => {
+  let points = 0
+  return (cost: number): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      points += cost
+      if (points < POINTS_PER_TURN) return Effect.void
+      points = 0
+      return turn
+    })
+}
 
 /**
  * What the verification of one signature comes to.
@@ -99,18 +114,23 @@ export const verifyUpdate = (
   update: IdentityUpdate.IdentityUpdate,
   options?: { readonly updateIndex?: number | undefined }
 ): Effect.Effect<VerifiedUpdate, IdentityConversionError | IdentitySignatureError, SmartContractWalletVerifier> =>
+  verifyAtPace(update, options?.updateIndex, makePace())
+
+const verifyAtPace = (
+  update: IdentityUpdate.IdentityUpdate,
+  updateIndex: number | undefined,
+  pace: ReturnType<typeof makePace>
+): Effect.Effect<VerifiedUpdate, IdentityConversionError | IdentitySignatureError, SmartContractWalletVerifier> =>
   Effect.gen(function* () {
     const backend = yield* CurveBackend
-    const updateIndex = options?.updateIndex
     const text = new SignedText(SignatureText.make(update))
     const memo = new Map<string, VerifiedSignature>()
-    let verifications = 0
 
     const verify = Effect.fnUntraced(function* (signature: Signature, role: SignatureRole, actionIndex: number) {
       const key = memoKey(signature)
       const known = key === undefined ? undefined : memo.get(key)
+      yield* pace(known === undefined ? VERIFICATION : SMALL_STEP)
       if (known !== undefined) return known
-      if (++verifications % VERIFICATIONS_PER_TURN === 0) yield* Effect.sleep(0)
       const verified = yield* Effect.mapError(verifySignature(backend, text, signature), (failure) =>
         failure === "InvalidKey"
           ? new IdentityConversionError({
@@ -154,14 +174,15 @@ const fold = (
   options: ResolveOptions | undefined
 ): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
   Effect.gen(function* () {
+    const pace = makePace()
     const decoded: Array<IdentityUpdate.IdentityUpdate> = []
     for (const [updateIndex, bytes] of updates.entries()) {
+      yield* pace(SMALL_STEP)
       decoded.push(yield* IdentityUpdate.decode(bytes, { updateIndex }))
     }
     const verified: Array<VerifiedUpdate> = []
     for (const [updateIndex, update] of decoded.entries()) {
-      if ((updateIndex + 1) % VERIFICATIONS_PER_TURN === 0) yield* Effect.sleep(0)
-      verified.push(yield* verifyUpdate(update, { updateIndex }))
+      verified.push(yield* verifyAtPace(update, updateIndex, pace))
     }
     const next = yield* applyAll(state, verified)
     const expected = options?.expectedInboxId
