@@ -6,7 +6,8 @@
  * log read and resolved -> limits and rules checked -> signed -> verified here -> exact bytes published -> log read back
  * ```
  *
- * Nobody is asked to sign what the log or the node would refuse. An operation that is done already (the wallet is a
+ * Nobody is asked to sign what the rules of the log refuse, as far as they do not depend on the signatures: the very same
+ * change twice within one second has the same text and signature, and is refused as a replay after it was signed. An operation that is done already (the wallet is a
  * member, the installation is none) gives the state and signs nothing, so calling again after an unknown outcome is safe.
  *
  * @since 1.0.0
@@ -79,8 +80,8 @@ export class IdentityOperationError extends Schema.TaggedError<IdentityOperation
 }
 
 /**
- * Why an operation did not finish. Whether its update reached the log is unknown only after a retryable `ApiClientError`;
- * calling again finds out.
+ * Why an operation did not finish. After an `ApiClientError`, and after an error of the log that was read back, it is not
+ * known whether the update reached the log; calling again finds out.
  *
  * @since 1.0.0
  * @category errors
