@@ -11,6 +11,7 @@ import type { AssociationState } from "../identity/AssociationState.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
 import type { InboxId } from "../identity/InboxId.ts"
+import { inOrder } from "../identity/LogOrder.ts"
 import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
@@ -39,7 +40,7 @@ export const MAX_IDENTITY_UPDATES = 256
  * @category models
  */
 export interface InboxLog {
-  /** In the node's order. */
+  /** By sequence id, each id once. */
   readonly log: ReadonlyArray<IdentityUpdateLogEntry>
   /** What the log adds up to; none where it is empty. */
   readonly state: Option.Option<AssociationState>
@@ -69,7 +70,8 @@ export const read: (
 )(function* (inboxId) {
   const api = yield* ApiClient
   const { uploadAttempts } = yield* LifecycleSettings
-  const [log = []] = yield* retryTransient(uploadAttempts)(api.getIdentityUpdates([{ inboxId, after: 0n }]))
+  const [served = []] = yield* retryTransient(uploadAttempts)(api.getIdentityUpdates([{ inboxId, after: 0n }]))
+  const log = inOrder(served, 0n)
   if (log.length === 0) return { log, state: Option.none() }
   const updates = log.map((entry) => entry.update)
   return { log, state: Option.some(yield* IdentityLog.resolve(updates, { expectedInboxId: inboxId })) }

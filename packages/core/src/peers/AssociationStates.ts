@@ -21,8 +21,10 @@ import { CurveBackend } from "../identity/CurveBackend.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
 import type { InboxId } from "../identity/InboxId.ts"
+import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
 import * as eventLoop from "../internal/eventLoop.ts"
+import { inHalves } from "../internal/inHalves.ts"
 import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry, limits } from "../ports/ApiClient.ts"
 import { AssociationStateCache, type StateAt } from "../ports/AssociationStateCache.ts"
 import type { StorageError } from "../ports/KeyPackageStore.ts"
@@ -84,9 +86,12 @@ export class AssociationStates extends Context.Tag("@keyward/core/AssociationSta
   AssociationStates,
   {
     /**
-     * The state of each inbox now, one answer per id in the order asked. The node is asked once per inbox, however often it
-     * is named and by however many callers at a time, and only for what is not known yet. What fails, fails for its inbox:
-     * a request that fails, for the inboxes in it (`limits.inboxesPerRequest`).
+     * The state of each inbox now, one answer per id in the order asked. An inbox is asked for once, however often it is
+     * named; callers who come before the node has answered share the answer, later ones ask anew, and always only for what is
+     * not known yet. An answer is there when all logs of its request (`limits.inboxesPerRequest`) are verified.
+     *
+     * A log that does not resolve fails its inbox alone. A node that cannot be reached fails the inboxes of the request. A
+     * request that is refused, or whose answer is malformed, is asked in halves, until those are left that it is about.
      */
     readonly get: (
       inboxIds: ReadonlyArray<InboxId>,
@@ -129,6 +134,8 @@ type Flight = Deferred.Deferred<Results>
 interface Extension {
   readonly inboxId: InboxId
   readonly base: StateAt | undefined
+  /** Entries of the base that the cache did not take. */
+  readonly unsaved: ReadonlyArray<IdentityUpdateLogEntry>
   readonly log: ReadonlyArray<IdentityUpdateLogEntry>
   /** Of its last entry. */
   readonly sequenceId: bigint
@@ -138,6 +145,8 @@ interface Remembered {
   readonly current: StateAt
   /** Milliseconds since 1970, by the clock that reads it. */
   readonly readAt: number
+  /** Its newest entries, where the cache did not take them. They go with the next ones, so that no log there has a hole. */
+  readonly unsaved: ReadonlyArray<IdentityUpdateLogEntry>
 }
 
 // The constructor cannot say that the reason is one of these.
@@ -151,22 +160,6 @@ const refusal = (inboxId: InboxId, error: IdentityError): InboxError =>
       ? Reason.OtherInbox({ inboxId, error })
       : Reason.InvalidIdentityLog({ inboxId, error })
   )
-
-/**
- * The entries after a cursor as libxmtp files them (`xmtp_db/src/encrypted_store/identity_update.rs`): by sequence id, and of
- * two entries with one id the first that came.
- */
-const inOrder = (
-  entries: ReadonlyArray<IdentityUpdateLogEntry>,
-  after: bigint
-): ReadonlyArray<IdentityUpdateLogEntry> => {
-  if (entries.length === 0) return entries
-  const bySequenceId = new Map<bigint, IdentityUpdateLogEntry>()
-  for (const entry of entries) {
-    if (entry.sequenceId > after && !bySequenceId.has(entry.sequenceId)) bySequenceId.set(entry.sequenceId, entry)
-  }
-  return [...bySequenceId.values()].sort((a, b) => (a.sequenceId < b.sequenceId ? -1 : 1))
-}
 
 /** A cache that fails has nothing, and keeps nothing. No verdict depends on it. */
 const orMiss =
@@ -212,6 +205,12 @@ export const make = (
     const remembered = new BoundedMap<InboxId, Remembered>(capacity)
     const inFlight = new Map<InboxId, Flight>()
 
+    /** An answer that was longer under way than a newer one does not undo it. */
+    const remember = (inboxId: InboxId, newest: Remembered): void => {
+      const known = remembered.get(inboxId)
+      if (known === undefined || known.current.sequenceId <= newest.current.sequenceId) remembered.set(inboxId, newest)
+    }
+
     /** Curve work, one log to a turn of the event loop. */
     const resolve = (
       inboxId: InboxId,
@@ -231,70 +230,89 @@ export const make = (
       )
     }
 
-    /** One request's worth of inboxes. */
-    const read = (inboxIds: ReadonlyArray<InboxId>): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
+    /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
+    const read = (
+      inboxIds: ReadonlyArray<InboxId>,
+      onAnswer: () => void
+    ): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
       Effect.gen(function* () {
         const uncached = inboxIds.filter((id) => remembered.get(id) === undefined)
         const stored =
           uncached.length === 0
             ? []
             : yield* orMiss<ReadonlyArray<Option.Option<StateAt>>>([])(cache.getNewest(uncached))
-        const known = new Map(inboxIds.map((id) => [id, remembered.get(id)?.current]))
+        const known = new Map<InboxId, Pick<Extension, "base" | "unsaved">>()
         for (const [index, id] of uncached.entries()) {
-          const state = stored[index]
-          if (state !== undefined) known.set(id, Option.getOrUndefined(state))
+          known.set(id, { base: Option.getOrUndefined(stored[index] ?? Option.none()), unsaved: [] })
+        }
+        for (const id of inboxIds) {
+          const newest = remembered.get(id)
+          if (newest !== undefined) known.set(id, { base: newest.current, unsaved: newest.unsaved })
         }
         const readAt = yield* Clock.currentTimeMillis
-        const answer = yield* Effect.either(
-          api.getIdentityUpdates(inboxIds.map((inboxId) => ({ inboxId, after: known.get(inboxId)?.sequenceId ?? 0n })))
+        const after = (inboxId: InboxId): bigint => known.get(inboxId)?.base?.sequenceId ?? 0n
+        const parts = yield* inHalves(inboxIds, (part) =>
+          api
+            .getIdentityUpdates(part.map((inboxId) => ({ inboxId, after: after(inboxId) })))
+            .pipe(Effect.ensuring(Effect.sync(onAnswer)))
         )
-        if (Either.isLeft(answer)) {
-          const unreachable = (inboxId: InboxId): readonly [InboxId, Result] => [
-            inboxId,
-            Either.left(inboxError(inboxId, Reason.InboxUnreachable({ inboxId, error: answer.left })))
-          ]
-          return inboxIds.map(unreachable)
-        }
         const results: Array<readonly [InboxId, Result]> = []
         const toResolve: Array<Extension> = []
-        for (const [index, inboxId] of inboxIds.entries()) {
-          const base = known.get(inboxId)
-          const log = inOrder(answer.right[index] ?? [], base?.sequenceId ?? 0n)
-          const newest = log.at(-1)
-          if (newest !== undefined) toResolve.push({ inboxId, base, log, sequenceId: newest.sequenceId })
-          else if (base !== undefined) results.push([inboxId, Either.right(base)])
-          else results.push([inboxId, Either.left(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))])
+        for (const [part, answer] of parts) {
+          for (const [index, inboxId] of part.entries()) {
+            if (Either.isLeft(answer)) {
+              const reason = Reason.InboxUnreachable({ inboxId, error: answer.left })
+              results.push([inboxId, Either.left(inboxError(inboxId, reason))])
+              continue
+            }
+            const { base, unsaved = [] } = known.get(inboxId) ?? {}
+            const log = inOrder(answer.right[index] ?? [], after(inboxId))
+            const newest = log.at(-1)
+            if (newest !== undefined) toResolve.push({ inboxId, base, unsaved, log, sequenceId: newest.sequenceId })
+            else if (base !== undefined) {
+              results.push([inboxId, Either.right(base)])
+              remember(inboxId, { current: base, readAt, unsaved })
+            } else results.push([inboxId, Either.left(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))])
+          }
         }
         const resolved = yield* Effect.forEach(
           toResolve,
-          ({ base, inboxId, log, sequenceId }) =>
+          ({ base, inboxId, log, sequenceId, unsaved }) =>
             Effect.map(Effect.either(resolve(inboxId, base?.state, log)), (state) => ({
-              log,
               inboxId,
+              log: [...unsaved, ...log],
               result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
             })),
           { concurrency: LOGS_AT_A_TIME }
         )
-        const extended = resolved.flatMap(({ log, result }) =>
-          Either.isRight(result) ? [{ log, newest: result.right }] : []
+        const extended = resolved.flatMap(({ inboxId, log, result }) =>
+          Either.isRight(result) ? [{ inboxId, log, newest: result.right }] : []
         )
-        if (extended.length > 0) yield* orMiss<void>(undefined)(cache.put(extended))
-        for (const { inboxId, result } of resolved) results.push([inboxId, result])
-        for (const [inboxId, result] of results) {
-          if (Either.isRight(result)) remembered.set(inboxId, { current: result.right, readAt })
+        const isSaved = extended.length === 0 || (yield* orMiss(false)(Effect.as(cache.put(extended), true)))
+        for (const { inboxId, log, newest } of extended) {
+          remember(inboxId, { current: newest, readAt, unsaved: isSaved ? [] : log })
         }
+        for (const { inboxId, result } of resolved) results.push([inboxId, result])
         return results
       })
 
     /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */
     const fly = (flights: ReadonlyArray<readonly [Flight, ReadonlyArray<InboxId>]>): Effect.Effect<void> => {
-      const land = ([flight, inboxIds]: readonly [Flight, ReadonlyArray<InboxId>], landing: Exit.Exit<Results>) => {
+      /** Who comes from now on may know of an update that this answer does not: it gets an answer of its own. */
+      const close = ([flight, inboxIds]: readonly [Flight, ReadonlyArray<InboxId>]) => {
         for (const inboxId of inboxIds) if (inFlight.get(inboxId) === flight) inFlight.delete(inboxId)
-        Deferred.unsafeDone(flight, landing)
+      }
+      const land = (one: readonly [Flight, ReadonlyArray<InboxId>], landing: Exit.Exit<Results>) => {
+        close(one)
+        Deferred.unsafeDone(one[0], landing)
       }
       return Effect.forEach(
         flights,
-        (one) => Effect.map(read(one[1]), (results) => land(one, Exit.succeed(new Map(results)))),
+        (one) =>
+          Effect.map(
+            read(one[1], () => close(one)),
+            (results) => land(one, Exit.succeed(new Map(results)))
+          ),
         { concurrency, discard: true }
       ).pipe(
         Effect.interruptible,
@@ -350,18 +368,25 @@ export const make = (
           log.filter((entry) => entry.sequenceId <= sequenceId)
         const endsThere = (log: ReadonlyArray<IdentityUpdateLogEntry>) => log.at(-1)?.sequenceId === sequenceId
         const stored = yield* orMiss<ReadonlyArray<IdentityUpdateLogEntry>>([])(cache.getLog(inboxId, sequenceId))
-        const log = endsThere(stored)
-          ? stored
-          : yield* api.getIdentityUpdates([{ inboxId, after: 0n }]).pipe(
-              Effect.mapBoth({
-                onSuccess: (logs) => upTo(inOrder(logs[0] ?? [], 0n)),
-                onFailure: (error: ApiClientError) => inboxError(inboxId, Reason.InboxUnreachable({ inboxId, error }))
-              })
+        const fromNode = Effect.gen(function* () {
+          const [served = []] = yield* Effect.mapError(
+            api.getIdentityUpdates([{ inboxId, after: 0n }]),
+            (error: ApiClientError) => inboxError(inboxId, Reason.InboxUnreachable({ inboxId, error }))
+          )
+          const log = upTo(inOrder(served, 0n))
+          if (!endsThere(log)) {
+            return yield* new AssociationStateError({ inboxId, reason: { _tag: "MissingIdentityUpdate", sequenceId } })
+          }
+          return { log, state: yield* resolve(inboxId, undefined, log) }
+        })
+        // What the cache has of a log may be a part, and then its refusal says nothing of the inbox. A wallet that could not be
+        // asked would not answer for the node's log either.
+        const { log, state } = yield* endsThere(stored)
+          ? resolve(inboxId, undefined, stored).pipe(
+              Effect.map((state) => ({ log: stored, state })),
+              Effect.catchAll((error) => (error.isRetryable ? Effect.fail(error) : fromNode))
             )
-        if (!endsThere(log)) {
-          return yield* new AssociationStateError({ inboxId, reason: { _tag: "MissingIdentityUpdate", sequenceId } })
-        }
-        const state = yield* resolve(inboxId, undefined, log)
+          : fromNode
         yield* orMiss<void>(undefined)(cache.put([{ log, newest: { sequenceId, state } }]))
         return state
       }).pipe(Effect.withSpan("AssociationStates.getAt", { attributes: { inboxId } }))

@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import * as AssociationState from "../identity/AssociationState.ts"
 import { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import { inHalves } from "../internal/inHalves.ts"
 import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
 import { type ValidatedKeyPackage, validateLifetime } from "../keypackage/Validation.ts"
 import { welcomeTarget } from "../keypackage/WelcomeTarget.ts"
@@ -79,17 +80,13 @@ const fetchAll = (
     const chunks = yield* Effect.forEach(
       Arr.chunksOf(installationIds, limits.keyPackagesPerRequest),
       (ids) =>
-        api.fetchKeyPackages(ids).pipe(
-          Effect.flatMap((places) => validatePlaces(ids, places)),
-          Effect.either,
-          Effect.map((places) => ({ ids, places }))
-        ),
+        inHalves(ids, (part) => Effect.flatMap(api.fetchKeyPackages(part), (places) => validatePlaces(part, places))),
       { concurrency: REQUESTS_AT_A_TIME }
     )
 
     const byKey = new Map<InstallationId, ValidatedKeyPackage>()
     const inOwnPlace = new Map<InstallationId, Either.Either<Served, ApiClientError>>()
-    for (const { ids, places } of chunks) {
+    for (const [ids, places] of chunks.flat()) {
       for (const [index, id] of ids.entries()) {
         const served = Either.map(places, (all): Served => all[index] ?? { _tag: "Nothing" })
         inOwnPlace.set(id, served)

@@ -3,7 +3,7 @@ import { describe, expect, it } from "@effect/vitest"
 import * as AssociationState from "@keyward/core/identity/AssociationState"
 import { InboxId } from "@keyward/core/identity/InboxId"
 import * as AssociationStates from "@keyward/core/peers/AssociationStates"
-import { ApiClient, type IdentityUpdateLogEntry, limits } from "@keyward/core/ports/ApiClient"
+import { ApiClient, ApiClientError, type IdentityUpdateLogEntry, limits } from "@keyward/core/ports/ApiClient"
 import { AssociationStateCache, type StateAt } from "@keyward/core/ports/AssociationStateCache"
 import { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { SmartContractWalletVerifier } from "@keyward/core/ports/SmartContractWalletVerifier"
@@ -130,6 +130,59 @@ describe("get", () => {
       expect(error.reason._tag).toBe("InboxUnreachable")
       expect(error.isRetryable).toBe(true)
       expect((yield* get(ids)).every(Either.isRight)).toBe(true)
+    })
+  )
+})
+
+describe("[48] one inbox that spoils an answer for many", () => {
+  for (const reason of ["MalformedResponse", "RequestTooLarge", "InvalidRequest"] as const) {
+    inWorld(`${reason}: it fails alone`, () =>
+      Effect.gen(function* () {
+        const ids = (yield* Effect.replicateEffect(World.newInbox, 9)).map(({ inboxId }) => inboxId)
+        const guilty = ids[5]
+        const api = yield* ApiClient
+        const asked: Array<number> = []
+        const service = yield* restarted().pipe(
+          Effect.provideService(ApiClient, {
+            ...api,
+            getIdentityUpdates: (requests) => {
+              asked.push(requests.length)
+              return requests.some(({ inboxId }) => inboxId === guilty)
+                ? new ApiClientError({ operation: "getIdentityUpdates", reason })
+                : api.getIdentityUpdates(requests)
+            }
+          })
+        )
+        const answers = yield* service(get(ids))
+        for (const [index, inboxId] of ids.entries()) {
+          if (inboxId === guilty) expect(left(answers[index]).reason).toMatchObject({ error: { reason } })
+          else expect(right(answers[index]).state.inboxId).toBe(inboxId)
+        }
+        expect(asked).toEqual([9, 5, 4, 2, 2, 1, 1])
+      })
+    )
+  }
+
+  inWorld("an answer in which one log is another inbox's is asked for again in halves, and all resolve", () =>
+    Effect.gen(function* () {
+      const ids = (yield* Effect.replicateEffect(World.newInbox, 4)).map(({ inboxId }) => inboxId)
+      yield* (yield* Faults.Faults).enqueue(
+        "getIdentityUpdates",
+        Faults.wrongAnswer(Faults.WrongAnswer.Repeated()),
+        Faults.wrongAnswer(Faults.WrongAnswer.Reversed())
+      )
+      const answers = yield* get(ids)
+      expect(answers.map((answer) => right(answer).state.inboxId)).toEqual(ids)
+      expect((yield* World.logRequests).map((requests) => requests.length)).toEqual([4, 2, 2, 1, 1])
+    })
+  )
+
+  inWorld("a failure that is nobody's fault is not asked for again", () =>
+    Effect.gen(function* () {
+      const ids = (yield* Effect.replicateEffect(World.newInbox, 4)).map(({ inboxId }) => inboxId)
+      yield* (yield* Faults.Faults).enqueue("getIdentityUpdates", Faults.rateLimited())
+      expect((yield* get(ids)).map((answer) => left(answer).isRetryable)).toEqual([true, true, true, true])
+      expect(yield* World.logRequests).toHaveLength(1)
     })
   )
 })
@@ -328,6 +381,53 @@ describe("the cache", () => {
     })
   )
 
+  /** A cache that fails to keep so many times, and then keeps. */
+  const forgetful = (times: number) =>
+    Effect.map(AssociationStateCache, (cache) => {
+      let failures = times
+      return Effect.provideService(AssociationStateCache, {
+        ...cache,
+        put: (entries) => (failures-- > 0 ? Effect.fail(broken) : cache.put(entries))
+      })
+    })
+
+  inWorld("[64] what it did not keep is kept with what comes next, and leaves no hole", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newInbox
+      const service = yield* (yield* forgetful(1))(restarted())
+      yield* service(get([alice.inboxId]))
+      const second = yield* World.addInstallation(alice)
+      yield* World.revoke(alice, second.installationId)
+      yield* service(get([alice.inboxId]))
+      const cache = yield* AssociationStateCache
+      expect((yield* cache.getLog(alice.inboxId)).map(({ sequenceId }) => sequenceId)).toEqual([1n, 2n, 3n])
+      const members = yield* Effect.forEach([1n, 2n, 3n], (at) =>
+        Effect.map(service(getAt(alice.inboxId, at)), (state) => AssociationState.installationIds(state).length)
+      )
+      expect(members).toEqual([1, 2, 1])
+    })
+  )
+
+  inWorld("[64] a log that it has without its beginning is read from the node instead", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newInbox
+      yield* World.addInstallation(alice)
+      yield* World.addInstallation(alice)
+      const [whole] = yield* get([alice.inboxId])
+      const cache = yield* AssociationStateCache
+      const service = yield* restarted().pipe(
+        Effect.provideService(AssociationStateCache, {
+          ...cache,
+          getAt: () => Effect.succeed(Option.none()),
+          getLog: (inboxId, upTo) => Effect.map(cache.getLog(inboxId, upTo), (log) => log.slice(1))
+        })
+      )
+      const states = yield* Effect.forEach([1n, 2n, 3n], (at) => service(getAt(alice.inboxId, at)))
+      expect(states.map((state) => AssociationState.installationIds(state).length)).toEqual([1, 2, 3])
+      expect(states[2]).toEqual(right(whole).state)
+    })
+  )
+
   inWorld("memory is bounded: what does not fit is read from the cache, not verified again", () =>
     Effect.gen(function* () {
       const inboxes = yield* Effect.replicateEffect(World.newInbox, 5)
@@ -386,6 +486,46 @@ describe("smart contract wallets", () => {
   const vector = directedLogs.find(
     ({ libxmtp, name, updates }) => typeof libxmtp !== "string" && updates.length > 0 && /scw/i.test(name ?? "")
   )
+  inWorld("[50] while a wallet is waited for, who comes later gets the log of then, not of before", () =>
+    Effect.gen(function* () {
+      if (vector === undefined) throw new Error("no such vector")
+      const alice = yield* World.newInbox
+      const slow = InboxId.make(vector.inboxId)
+      const api = yield* ApiClient
+      const service = yield* restarted({ walletTimeout: "10 seconds" }).pipe(
+        Effect.provideService(SmartContractWalletVerifier, { isValid: () => Effect.never }),
+        Effect.provideService(ApiClient, {
+          ...api,
+          getIdentityUpdates: (requests) =>
+            Effect.map(api.getIdentityUpdates(requests), (logs) =>
+              logs.map((log, index) =>
+                requests[index]?.inboxId === slow
+                  ? vector.updates.map((hex, at) => ({
+                      sequenceId: BigInt(at + 1),
+                      serverTimestampNs: 0n,
+                      update: new Uint8Array(Buffer.from(hex, "hex"))
+                    }))
+                  : log
+              )
+            )
+        })
+      )
+      const both = yield* Effect.fork(service(get([slow, alice.inboxId])))
+      while ((yield* World.logRequests).length === 0) yield* World.turn
+      for (let turns = 0; turns < 10; turns++) yield* World.turn
+      yield* World.revoke(alice, alice.first.installationId)
+      const [later] = yield* service(get([alice.inboxId]))
+      expect(right(later).sequenceId).toBe(2n)
+      while (Option.isNone(yield* Fiber.poll(both))) {
+        yield* TestClock.adjust("1 second")
+        yield* World.turn
+      }
+      expect(right((yield* Fiber.join(both))[1]).sequenceId).toBe(1n)
+      // The older answer, which lands last, does not undo the newer one.
+      expect(right((yield* service(get([alice.inboxId], { maxAge: "1 hour" })))[0]).sequenceId).toBe(2n)
+    })
+  )
+
   inWorld("[50] a wallet that is never answered for fails its inbox alone, in bounded time, and retryably", () =>
     Effect.gen(function* () {
       if (vector === undefined) throw new Error("no such vector")

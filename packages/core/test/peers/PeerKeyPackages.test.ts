@@ -10,7 +10,7 @@ import { fetchKeyPackages, fetchKeyPackagesForInbox, recheck } from "@keyward/co
 import * as Policies from "@keyward/core/peers/Policies"
 import type { Verdict } from "@keyward/core/peers/Verdict"
 import { isRetryable } from "@keyward/core/peers/Verdict"
-import { ApiClient, limits } from "@keyward/core/ports/ApiClient"
+import { ApiClient, ApiClientError, limits } from "@keyward/core/ports/ApiClient"
 import { NodeState } from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import * as Arr from "effect/Array"
@@ -19,6 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import * as keyPackageFixtures from "../keypackage/fixtures.ts"
 import * as World from "./World.ts"
@@ -237,23 +238,40 @@ describe("identity logs", () => {
 })
 
 describe("[48] answers that are not what was asked for", () => {
-  const outcomes: ReadonlyArray<readonly [Faults.WrongAnswer["_tag"], ReadonlyArray<string>]> = [
-    ["Reversed", ["Usable", "Usable", "Usable"]],
-    ["Short", ["Unreachable", "Unreachable", "Unreachable"]],
-    ["Long", ["Unreachable", "Unreachable", "Unreachable"]],
-    ["Repeated", ["Usable", "OtherInstallation", "OtherInstallation"]],
-    ["Emptied", ["Missing", "Missing", "Missing"]],
-    ["Undecodable", ["Unreachable", "Unreachable", "Unreachable"]]
+  const all = (tag: string) => [tag, tag, tag]
+  /** What becomes of three packages if one answer is wrong, and if all are; what of three logs if all are. */
+  const outcomes: ReadonlyArray<
+    readonly [Faults.WrongAnswer["_tag"], ReadonlyArray<string>, ReadonlyArray<string>, string]
+  > = [
+    // Of one, the first is all and the reverse is the same.
+    ["Reversed", all("Usable"), all("Usable"), "Usable"],
+    ["Short", all("Usable"), all("Unreachable"), "InboxUnreachable"],
+    ["Long", all("Usable"), all("Unreachable"), "InboxUnreachable"],
+    [
+      "Repeated",
+      ["Usable", "OtherInstallation", "OtherInstallation"],
+      ["Usable", "OtherInstallation", "OtherInstallation"],
+      "Usable"
+    ],
+    ["Emptied", all("Missing"), all("Missing"), "InboxUnreachable"],
+    ["Undecodable", all("Usable"), all("Unreachable"), "InboxUnreachable"]
   ]
-  for (const [tag, expected] of outcomes) {
-    inWorld(`packages: ${tag}`, () =>
+  const always = (method: string, answer: Faults.WrongAnswer): Faults.Rule => {
+    const fault = Option.some(Faults.wrongAnswer(answer))
+    return (call) => (call.method === method ? fault : Option.none())
+  }
+  for (const [tag, once, ever, logs] of outcomes) {
+    inWorld(`packages: ${tag}, once and every time`, () =>
       Effect.gen(function* () {
         const ids = (yield* Effect.replicateEffect(World.newPeer, 3)).map(({ id }) => id)
         const faults = yield* Faults.Faults
         const answer = { _tag: tag } as Faults.WrongAnswer
         yield* faults.enqueue("fetchKeyPackages", Faults.wrongAnswer(answer))
-        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(expected)
-        expect(new Set(World.tags(yield* fetchKeyPackages(ids)))).toEqual(new Set(["Usable"]))
+        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(once)
+        yield* faults.setRule(always("fetchKeyPackages", answer))
+        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(ever)
+        yield* faults.clear
+        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(all("Usable"))
       })
     )
     inWorld(`logs: ${tag} is never taken for the log of an inbox`, () =>
@@ -261,12 +279,48 @@ describe("[48] answers that are not what was asked for", () => {
         const ids = (yield* Effect.replicateEffect(World.newPeer, 3)).map(({ id }) => id)
         const faults = yield* Faults.Faults
         const answer = { _tag: tag } as Faults.WrongAnswer
+        yield* faults.setRule(always("getIdentityUpdates", answer))
+        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(all(logs))
+        yield* faults.clear
+        // A single wrong answer costs no more than asking again.
         yield* faults.enqueue("getIdentityUpdates", Faults.wrongAnswer(answer))
-        expect(new Set(World.tags(yield* fetchKeyPackages(ids)))).toEqual(new Set(["InboxUnreachable"]))
-        expect(new Set(World.tags(yield* fetchKeyPackages(ids)))).toEqual(new Set(["Usable"]))
+        expect(World.tags(yield* fetchKeyPackages(ids))).toEqual(all("Usable"))
       })
     )
   }
+
+  inWorld("one installation that spoils every answer it is in fails alone", () =>
+    Effect.gen(function* () {
+      const ids = (yield* Effect.replicateEffect(World.newPeer, 7)).map(({ id }) => id)
+      const api = yield* ApiClient
+      const asked: Array<number> = []
+      const verdicts = yield* fetchKeyPackages(ids).pipe(
+        Effect.provideService(ApiClient, {
+          ...api,
+          fetchKeyPackages: (some) => {
+            asked.push(some.length)
+            return some.some((id) => id === ids[4])
+              ? new ApiClientError({ operation: "fetchKeyPackages", reason: "InvalidRequest" })
+              : api.fetchKeyPackages(some)
+          }
+        })
+      )
+      expect(World.tags(verdicts)).toEqual(ids.map((_, index) => (index === 4 ? "Unreachable" : "Usable")))
+      expect(asked).toEqual([7, 4, 3, 2, 1, 1, 1])
+    })
+  )
+
+  inWorld("a node that answers nothing but nonsense is asked 99 times at most", () =>
+    Effect.gen(function* () {
+      const ids = Arr.makeBy(limits.keyPackagesPerRequest, (index) =>
+        InstallationId.InstallationId.make(index.toString(16).padStart(64, "0"))
+      )
+      const faults = yield* Faults.Faults
+      yield* faults.setRule(always("fetchKeyPackages", Faults.WrongAnswer.Undecodable()))
+      expect(new Set(World.tags(yield* fetchKeyPackages(ids)))).toEqual(new Set(["Unreachable"]))
+      expect(yield* faults.callsOf("fetchKeyPackages")).toHaveLength(99)
+    })
+  )
 
   inWorld("one package in every place is its owner's alone", () =>
     Effect.gen(function* () {
