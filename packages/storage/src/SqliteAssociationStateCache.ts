@@ -107,6 +107,34 @@ const decodeState = (inboxId: string, bytes: Uint8Array): Either.Either<Associat
     Either.mapLeft(() => corrupt("keyward_association_states", inboxId, "state"))
   )
 
+/** What cannot be decoded is as good as not there: it is read from the network again, and `put` replaces it. */
+const orMiss = <A>(row: Either.Either<A, Refused>): Effect.Effect<Option.Option<A>> =>
+  Either.match(row, {
+    onLeft: ({ detail }) => Effect.as(Effect.logWarning(`passed over an unreadable row: ${detail}`), Option.none()),
+    onRight: (value) => Effect.succeed(Option.some(value))
+  })
+
+type Entry = Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0][number]
+
+/** Whether SQLite has room for its numbers. */
+const fits = ({ log, newest }: Entry): boolean =>
+  newest.sequenceId <= MAX_INT64 &&
+  log.every(({ sequenceId, serverTimestampNs }) => sequenceId <= MAX_INT64 && serverTimestampNs <= MAX_INT64)
+
+/** An inbox whose node counts beyond 63 bits is read from the network each time, and the others are kept. */
+const keepOut = (entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> => {
+  const [outside, kept] = Arr.partition(entries, fits)
+  return Effect.as(
+    Effect.forEach(
+      outside,
+      ({ newest }) =>
+        Effect.logWarning(`inbox ${newest.state.inboxId} is not cached: a number of its log is above 2^63-1`),
+      { discard: true }
+    ),
+    kept
+  )
+}
+
 /**
  * The cache over a SQLite client that the app has already; the key package store may use the same. The client must not be
  * inside a transaction when the cache is used. Its settings are left alone.
@@ -136,6 +164,25 @@ export const make: Effect.Effect<
     on("write", "open")
   )
 
+  /** What is there already stays as it is, unless it cannot be decoded. Mostly nothing is there. */
+  const deleteUnreadable = (
+    rows: ReadonlyArray<{ readonly inbox_id: string; readonly sequence_id: bigint }>
+  ): Effect.Effect<void, SqlError> =>
+    Effect.gen(function* () {
+      // JSON has no bigint: the ids go as text.
+      const keys = JSON.stringify(rows.map(({ inbox_id, sequence_id }) => [inbox_id, String(sequence_id)]))
+      const there = yield* sql`SELECT s.inbox_id, CAST(s.sequence_id AS TEXT) AS sequence_id, s.state
+        FROM json_each(${keys}) AS asked CROSS JOIN keyward_association_states AS s
+          ON s.inbox_id = asked.value ->> 0 AND s.sequence_id = CAST(asked.value ->> 1 AS INTEGER)`
+      const unreadable = there.filter((raw) => Either.isLeft(stateRow(raw)))
+      yield* Effect.forEach(
+        unreadable,
+        (raw) => sql`DELETE FROM keyward_association_states
+          WHERE inbox_id = ${raw.inbox_id} AND sequence_id = CAST(${raw.sequence_id} AS INTEGER)`,
+        { discard: true }
+      )
+    })
+
   return {
     getNewest: Effect.fn("SqliteAssociationStateCache.getNewest")((inboxIds: ReadonlyArray<InboxId>) =>
       Effect.gen(function* () {
@@ -147,56 +194,56 @@ export const make: Effect.Effect<
             (SELECT max(n.sequence_id) FROM keyward_association_states AS n WHERE n.inbox_id = asked.value)`
         const found = new Map<string, StateAt>()
         for (const one of raw) {
-          const row = yield* stateRow(one)
-          found.set(row.state.inboxId, row)
+          const row = yield* orMiss(stateRow(one))
+          if (Option.isSome(row)) found.set(row.value.state.inboxId, row.value)
         }
         return inboxIds.map((inboxId) => Option.fromNullable(found.get(inboxId)))
       }).pipe(on("read", "getNewest"))
     ),
 
     getAt: Effect.fn("SqliteAssociationStateCache.getAt")((inboxId: InboxId, sequenceId: bigint) =>
-      sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state FROM keyward_association_states
-        WHERE inbox_id = ${inboxId} AND sequence_id = ${sequenceId}`.pipe(
-        Effect.flatMap((raw) =>
-          Effect.transposeMapOption(Arr.head(raw), (one) => Either.map(stateRow(one), ({ state }) => state))
-        ),
-        on("read", "getAt")
-      )
+      Effect.gen(function* () {
+        if (sequenceId > MAX_INT64) return Option.none()
+        const [raw] = yield* sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state
+          FROM keyward_association_states WHERE inbox_id = ${inboxId} AND sequence_id = ${sequenceId}`
+        return raw === undefined ? Option.none() : Option.map(yield* orMiss(stateRow(raw)), ({ state }) => state)
+      }).pipe(on("read", "getAt"))
     ),
 
     getLog: Effect.fn("SqliteAssociationStateCache.getLog")((inboxId: InboxId, upTo?: bigint) =>
       sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id,
           CAST(server_timestamp_ns AS TEXT) AS server_timestamp_ns, identity_update
-        FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo ?? MAX_INT64}
+        FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo === undefined || upTo > MAX_INT64 ? MAX_INT64 : upTo}
         ORDER BY keyward_identity_updates.sequence_id`.pipe(
         Effect.flatMap(Effect.forEach((one) => updateRow(one))),
         on("read", "getLog")
       )
     ),
 
-    put: Effect.fn("SqliteAssociationStateCache.put")(
-      (entries: Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0]) =>
-        Effect.gen(function* () {
-          const updates = entries.flatMap(({ log, newest }) =>
-            log.map((entry) => ({
-              inbox_id: newest.state.inboxId,
-              sequence_id: entry.sequenceId,
-              server_timestamp_ns: entry.serverTimestampNs,
-              identity_update: entry.update
-            }))
-          )
-          const states = entries.map(({ newest }) => ({
+    put: Effect.fn("SqliteAssociationStateCache.put")((all: ReadonlyArray<Entry>) =>
+      Effect.gen(function* () {
+        const entries = yield* keepOut(all)
+        const updates = entries.flatMap(({ log, newest }) =>
+          log.map((entry) => ({
             inbox_id: newest.state.inboxId,
-            sequence_id: newest.sequenceId,
-            state: Codec.encode(newest.state)
+            sequence_id: entry.sequenceId,
+            server_timestamp_ns: entry.serverTimestampNs,
+            identity_update: entry.update
           }))
-          for (const rows of Arr.chunksOf(updates, ROWS_PER_STATEMENT)) {
-            yield* sql`INSERT INTO keyward_identity_updates ${sql.insert(rows)} ON CONFLICT DO NOTHING`
-          }
-          for (const rows of Arr.chunksOf(states, ROWS_PER_STATEMENT)) {
-            yield* sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
-          }
-        }).pipe(on("write", "put"))
+        )
+        const states = entries.map(({ newest }) => ({
+          inbox_id: newest.state.inboxId,
+          sequence_id: newest.sequenceId,
+          state: Codec.encode(newest.state)
+        }))
+        for (const rows of Arr.chunksOf(updates, ROWS_PER_STATEMENT)) {
+          yield* sql`INSERT INTO keyward_identity_updates ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+        }
+        for (const rows of Arr.chunksOf(states, ROWS_PER_STATEMENT)) {
+          yield* deleteUnreadable(rows)
+          yield* sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+        }
+      }).pipe(on("write", "put"))
     )
   }
 })

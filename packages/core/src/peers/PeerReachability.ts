@@ -4,6 +4,7 @@
  * @since 1.0.0
  */
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
@@ -11,6 +12,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
@@ -48,7 +50,10 @@ export interface Unreached {
 export class PeerReachability extends Context.Tag("@keyward/core/PeerReachability")<
   PeerReachability,
   {
-    /** Takes note of verdicts: the unusable are looked at again from now on, the usable no longer. */
+    /**
+     * Takes note of verdicts: the unusable are looked at again from now on, the usable no longer. A verdict older than the one
+     * that is remembered changes nothing.
+     */
     readonly remember: (verdicts: ReadonlyArray<Verdict>) => Effect.Effect<void>
     /** Why an installation cannot be invited, as far as is remembered. */
     readonly get: (installationId: InstallationId) => Effect.Effect<Option.Option<Unreached>>
@@ -73,7 +78,7 @@ export class PeerReachability extends Context.Tag("@keyward/core/PeerReachabilit
 export interface Options extends FetchOptions {
   /** The wait after the first verdict; 30 seconds unless given. Each further one doubles it. */
   readonly initialDelay?: Duration.DurationInput | undefined
-  /** The longest wait; 6 hours unless given. */
+  /** The longest wait, whatever a node asks for; 6 hours unless given, and never more than 365 days. */
   readonly maximumDelay?: Duration.DurationInput | undefined
   /** Installations remembered; 10,000 unless given. Those noted longest ago are forgotten first. */
   readonly capacity?: number | undefined
@@ -82,21 +87,35 @@ export interface Options extends FetchOptions {
 /** A timer above 2^31-1 ms fires at once on Node; a day is well below. */
 const LONGEST_SLEEP = Duration.days(1)
 
+/** No date that a clock can show plus this is beyond what a date can be. */
+const LONGEST_DELAY = Duration.days(365)
+
+/** The least wait after a look that broke off, in milliseconds, so that it is not repeated without a pause. */
+const LEAST_PAUSE = 1000
+
 /** What a slow reader of `usableAgain` may fall behind. */
 const USABLE_AGAIN_BUFFER = 1024
 
 interface Entry extends Omit<Unreached, "nextCheckAt"> {
   /** Milliseconds since 1970. */
   readonly nextCheckAt: number
+  /** When the latest verdict was reached, milliseconds since 1970. */
+  readonly judgedAt: number
   /** The wait that led there, milliseconds: a clock that went back must not make it longer. */
   readonly delay: number
 }
 
-/** How long a failed request itself asks to wait. */
+/** How long a failed request itself asks to wait, in milliseconds; a node may ask for ever. */
 const retryAfter = (reason: Reason): number =>
   reason._tag === "Unreachable" || reason._tag === "InboxUnreachable"
     ? Duration.toMillis(reason.error.retryAfter ?? Duration.zero)
     : 0
+
+/** What kind of defect it is. Never its message: that of a foreign policy may quote anything. */
+const kindOf = (cause: Cause.Cause<never>): string => {
+  const defect = Cause.squash(cause)
+  return Predicate.isError(defect) ? defect.name : typeof defect
+}
 
 /**
  * The memory, and the fiber that looks again. Nothing is asked while nothing is due; what is due together is asked together.
@@ -110,14 +129,14 @@ export const make = (
   Effect.gen(function* () {
     const context = yield* Effect.context<Requirements>()
     const initialDelay = Duration.toMillis(options.initialDelay ?? "30 seconds")
-    const maximumDelay = Duration.toMillis(options.maximumDelay ?? "6 hours")
+    const maximumDelay = Duration.toMillis(Duration.min(options.maximumDelay ?? "6 hours", LONGEST_DELAY))
     const entries = new BoundedMap<InstallationId, Entry>(options.capacity ?? 10_000)
     const wake = yield* Queue.sliding<void>(1)
     const again = yield* Effect.acquireRelease(PubSub.sliding<Usable>(USABLE_AGAIN_BUFFER), PubSub.shutdown)
 
     /** The wait before the next look, in milliseconds. */
     const delayAfter = (attempts: number, reason: Reason): number =>
-      Math.max(Math.min(initialDelay * 2 ** Math.min(attempts - 1, 40), maximumDelay), retryAfter(reason))
+      Math.min(Math.max(initialDelay * 2 ** Math.min(attempts - 1, 40), retryAfter(reason)), maximumDelay)
 
     const remember = (verdicts: ReadonlyArray<Verdict>): Effect.Effect<void> =>
       Effect.gen(function* () {
@@ -125,6 +144,9 @@ export const make = (
         const recovered: Array<Usable> = []
         for (const verdict of verdicts) {
           const known = entries.get(verdict.installationId)
+          const judgedAt = DateTime.toEpochMillis(verdict.judgedAt)
+          // What was judged in the future was judged before the clock went back: it says nothing about which came first.
+          if (known !== undefined && known.judgedAt <= now && judgedAt < known.judgedAt) continue
           if (verdict._tag === "Usable") {
             if (entries.delete(verdict.installationId)) recovered.push(verdict)
             continue
@@ -136,6 +158,7 @@ export const make = (
             reason: verdict.reason,
             since: known?.since ?? verdict.judgedAt,
             attempts,
+            judgedAt,
             delay,
             nextCheckAt: now + delay
           })
@@ -147,19 +170,46 @@ export const make = (
     const isDue = ({ delay, nextCheckAt }: Entry, now: number): boolean =>
       nextCheckAt <= now || nextCheckAt - now > delay
 
+    /** Waits twice as long as before for those of which nothing else was learnt meanwhile. */
+    const putOff = (asked: ReadonlyArray<Entry>): Effect.Effect<void> =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        for (const entry of asked) {
+          if (entries.get(entry.installationId) !== entry) continue
+          const delay = Math.min(Math.max(entry.delay * 2, LEAST_PAUSE), Math.max(maximumDelay, LEAST_PAUSE))
+          entries.set(entry.installationId, { ...entry, delay, nextCheckAt: now + delay })
+        }
+      })
+
+    const askAgain = (asked: ReadonlyArray<Entry>) =>
+      fetchKeyPackages(
+        asked.map(({ installationId }) => installationId),
+        options
+      ).pipe(
+        Effect.flatMap((verdicts) =>
+          // What was forgotten meanwhile stays forgotten.
+          remember(verdicts.filter(({ installationId }) => entries.get(installationId) !== undefined))
+        ),
+        // Whatever is left is a defect, as of a policy that throws: it must not end the looking. The interruption of this
+        // fiber never comes here, as an interrupted fiber runs no handlers.
+        Effect.catchAllCause((cause) =>
+          Effect.zipRight(
+            Effect.logWarning(`looking again at ${asked.length} installations broke off (${kindOf(cause)})`),
+            putOff(asked)
+          )
+        )
+      )
+
     const look = Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
-      const due: Array<InstallationId> = []
+      const due: Array<Entry> = []
       let next = Number.POSITIVE_INFINITY
-      for (const [installationId, entry] of entries.entries()) {
-        if (isDue(entry, now)) due.push(installationId)
+      for (const [, entry] of entries.entries()) {
+        if (isDue(entry, now)) due.push(entry)
         else next = Math.min(next, entry.nextCheckAt)
       }
       if (due.length > 0) {
         // The rest is still due at the next turn.
-        const verdicts = yield* fetchKeyPackages(Arr.take(due, limits.keyPackagesPerRequest), options)
-        // What was forgotten meanwhile stays forgotten.
-        return yield* remember(verdicts.filter(({ installationId }) => entries.get(installationId) !== undefined))
+        return yield* askAgain(Arr.take(due, limits.keyPackagesPerRequest))
       }
       const nothing = Queue.take(wake)
       if (next === Number.POSITIVE_INFINITY) return yield* nothing

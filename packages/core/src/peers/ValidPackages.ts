@@ -14,7 +14,6 @@ import * as Layer from "effect/Layer"
 import { BoundedMap } from "../internal/boundedMap.ts"
 import * as hex from "../internal/hex.ts"
 import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
-import { MAX_KEY_PACKAGE_BYTES } from "../keypackage/Profile.ts"
 import { type ValidatedKeyPackage, validateKeyPackages, validateLifetime } from "../keypackage/Validation.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
 
@@ -39,8 +38,14 @@ export class ValidPackages extends Context.Tag("@keyward/core/ValidPackages")<
 >() {}
 
 /**
+ * The largest package that is remembered, in bytes. XMTP's are below 3 KiB, post-quantum ones too, but a valid one may
+ * have 1 MiB: thousands of those would take gigabytes.
+ */
+const MAX_REMEMBERED_BYTES = 16 * 1024
+
+/**
  * In the memory of the process: as many packages as given, 2,000 unless said otherwise, about 5 KiB each. Those that passed
- * longest ago are forgotten first; 0 remembers none.
+ * longest ago are forgotten first; 0 remembers none. A package above 16 KiB is never remembered, and verified each time.
  *
  * @since 1.0.0
  * @category layers
@@ -52,9 +57,8 @@ export const layerMemory = (options: { readonly capacity?: number | undefined } 
       validate: Effect.fn("ValidPackages.validate")(function* (packages: ReadonlyArray<Uint8Array>, now: DateTime.Utc) {
         const crypto = yield* MlsCrypto
         const seen = packages.map((bytes) => {
-          // What is too large is refused by its length, and not hashed for it.
-          const key = bytes.length > MAX_KEY_PACKAGE_BYTES ? "" : hex.encode(crypto.sha256(bytes))
-          return { bytes, key, known: passed.get(key) }
+          const key = bytes.length > MAX_REMEMBERED_BYTES ? undefined : hex.encode(crypto.sha256(bytes))
+          return { bytes, key, known: key === undefined ? undefined : passed.get(key) }
         })
         const unseen = seen.filter(({ known }) => known === undefined)
         const validated = yield* validateKeyPackages(
@@ -67,7 +71,7 @@ export const layerMemory = (options: { readonly capacity?: number | undefined } 
           const result: Validation | undefined =
             known === undefined ? validated[next++] : Either.map(validateLifetime(known, now), () => known)
           if (result === undefined) continue
-          if (known === undefined && Either.isRight(result)) passed.set(key, result.right)
+          if (known === undefined && key !== undefined && Either.isRight(result)) passed.set(key, result.right)
           results.push(result)
         }
         return results

@@ -4,6 +4,9 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationIds from "@keyward/core/identity/InstallationId"
 import { fetchKeyPackages } from "@keyward/core/peers/PeerKeyPackages"
 import * as PeerReachability from "@keyward/core/peers/PeerReachability"
+import type { Policy } from "@keyward/core/peers/Policies"
+import { Reason } from "@keyward/core/peers/Verdict"
+import { ApiClientError } from "@keyward/core/ports/ApiClient"
 import { NodeState } from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import * as Chunk from "effect/Chunk"
@@ -12,11 +15,18 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import * as World from "./World.ts"
+
+/** The warnings logged, those of the looking fiber among them. */
+const warnings: Array<string> = []
+const collect = Logger.make(({ logLevel, message }) => {
+  if (logLevel._tag === "Warning") warnings.push(String(message))
+})
 
 const inWorld = <A, E>(
   name: string,
@@ -25,7 +35,8 @@ const inWorld = <A, E>(
 ) =>
   it.scoped(name, () =>
     Effect.zipRight(World.start, body()).pipe(
-      Effect.provide(PeerReachability.layer(options).pipe(Layer.provideMerge(World.layer(name))))
+      Effect.provide(PeerReachability.layer(options).pipe(Layer.provideMerge(World.layer(name)))),
+      Effect.provide(Logger.add(collect))
     )
   )
 
@@ -109,6 +120,117 @@ describe("PeerReachability", () => {
       expect(yield* looks).toEqual([0])
       yield* pass("2 minutes")
       expect(yield* looks).toEqual([0, 300])
+    })
+  )
+
+  for (const asked of [Duration.infinity, Duration.seconds(999_999_999)]) {
+    inWorld(`a node that asks to wait ${Duration.format(asked)} is asked again after the longest wait`, () =>
+      Effect.gen(function* () {
+        const alice = yield* World.newPeer
+        const reachability = yield* PeerReachability.PeerReachability
+        const error = new ApiClientError({ operation: "fetchKeyPackages", reason: "RateLimited", retryAfter: asked })
+        const reason = Reason.Unreachable({ error })
+        yield* reachability.remember([{ _tag: "Unusable", installationId: alice.id, reason, judgedAt: World.START }])
+        const nextCheckAt = DateTime.add(World.START, { hours: 6 })
+        expect(Option.getOrThrow(yield* reachability.get(alice.id)).nextCheckAt).toEqual(nextCheckAt)
+        expect((yield* reachability.all).length).toBe(1)
+        yield* (yield* Faults.Faults).clearCalls
+        yield* pass("6 hours", "1 hour")
+        expect(yield* looks).toEqual([6 * 3600])
+        expect(yield* reachability.all).toEqual([])
+      })
+    )
+  }
+
+  inWorld(
+    "without a longest wait of the app's own making sense, a year is the longest",
+    () =>
+      Effect.gen(function* () {
+        const inbox = yield* World.newInbox
+        yield* fetchAndRemember([inbox.first.installationId])
+        const [unreached] = yield* (yield* PeerReachability.PeerReachability).all
+        expect(unreached?.nextCheckAt).toEqual(DateTime.add(World.START, { days: 365 }))
+      }),
+    { initialDelay: Duration.infinity, maximumDelay: Duration.infinity }
+  )
+
+  const secret = "b64:c2VjcmV0"
+  let throwing = 0
+  const throwsOnce: Policy = {
+    name: "throwsOnce",
+    check: () => {
+      if (throwing-- > 0) throw new TypeError(secret)
+      return Effect.succeedNone
+    }
+  }
+  inWorld(
+    "a policy that throws ends one look, and not the looking",
+    () =>
+      Effect.gen(function* () {
+        const inbox = yield* World.newInbox
+        const id = inbox.first.installationId
+        const reachability = yield* PeerReachability.PeerReachability
+        yield* fetchAndRemember([id])
+        const announced = yield* announcements(1)
+        const keyPackage = yield* World.packageOf(inbox.inboxId, inbox.first)
+        yield* World.serve(id, keyPackage.bytes)
+        throwing = 1
+        warnings.length = 0
+        yield* pass("40 seconds")
+        expect(throwing).toBe(0)
+        expect(warnings).toEqual(["looking again at 1 installations broke off (TypeError)"])
+        expect(Option.getOrThrow(yield* reachability.get(id))).toMatchObject({
+          reason: { _tag: "Missing" },
+          attempts: 1,
+          nextCheckAt: DateTime.add(World.START, { seconds: 90 })
+        })
+        yield* pass("1 minute")
+        expect((yield* announced).map(({ installationId }) => installationId)).toEqual([id])
+        expect(yield* looks).toEqual([0, 30, 90])
+      }),
+    { policies: [throwsOnce] }
+  )
+
+  inWorld("an older verdict that comes later changes nothing", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newPeer
+      const reachability = yield* PeerReachability.PeerReachability
+      const older = yield* fetchKeyPackages([alice.id])
+      expect(World.tags(older)).toEqual(["Usable"])
+      yield* TestClock.adjust("1 second")
+      yield* (yield* NodeState).keyPackages.remove(InstallationIds.toPublicKey(alice.id))
+      yield* fetchAndRemember([alice.id])
+      const known = yield* reachability.get(alice.id)
+      expect(Option.isSome(known)).toBe(true)
+      const announced: Array<unknown> = []
+      yield* Effect.fork(
+        Stream.runForEach(reachability.usableAgain, (usable) => Effect.sync(() => announced.push(usable)))
+      )
+      yield* World.turn
+      yield* reachability.remember(older)
+      yield* Effect.repeatN(World.turn, 20)
+      expect(announced).toEqual([])
+      expect(yield* reachability.get(alice.id)).toEqual(known)
+      yield* World.serve(alice.id, alice.keyPackage.bytes)
+      yield* pass("30 seconds")
+      expect(announced.length).toBe(1)
+    })
+  )
+
+  inWorld("what is forgotten while it is looked at stays forgotten", () =>
+    Effect.gen(function* () {
+      const inbox = yield* World.newInbox
+      const id = inbox.first.installationId
+      const reachability = yield* PeerReachability.PeerReachability
+      yield* fetchAndRemember([id])
+      yield* (yield* Faults.Faults).enqueue("fetchKeyPackages", Faults.Fault.Delay({ duration: Duration.seconds(5) }))
+      yield* TestClock.adjust("30 seconds")
+      yield* World.untilPending("fetchKeyPackages")
+      yield* reachability.forget(id)
+      yield* pass("10 seconds")
+      expect(yield* reachability.all).toEqual([])
+      yield* pass("10 minutes", "1 minute")
+      expect(yield* looks).toEqual([0, 30])
     })
   )
 

@@ -5,6 +5,7 @@ import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import { newKeyPackage } from "@keyward/core/keypackage/Generation"
 import * as KeyPackageRef from "@keyward/core/keypackage/KeyPackageRef"
+import { ExtensionType } from "@keyward/core/keypackage/Profile"
 import * as ValidPackages from "@keyward/core/peers/ValidPackages"
 import { MlsCrypto } from "@keyward/core/ports/MlsCrypto"
 import * as XWing from "@keyward/core/postquantum/XWing"
@@ -14,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/TestClock"
+import * as Fixtures from "../keypackage/fixtures.ts"
 
 const START = DateTime.unsafeMake("2026-11-23T12:00:00Z")
 
@@ -92,6 +94,33 @@ describe("ValidPackages", () => {
       const { results, verified } = yield* validate([a], DateTime.add(START, { days: 85 }))
       expect(verified).toBe(0)
       expect(results).toMatchObject([{ _tag: "Left", left: { _tag: "KeyPackageExpired" } }])
+    }).pipe(Effect.provide(layer()))
+  )
+
+  it.effect("remembers packages up to 16 KiB, and none above", () =>
+    Effect.gen(function* () {
+      // An application id may have any length; its own is written in two bytes here (RFC 9420 section 2.1.2).
+      const withApplicationId = (length: number) => {
+        const { leafNode } = Fixtures.baseline
+        const data = Uint8Array.of(0x40 | (length >> 8), length & 0xff, ...new Uint8Array(length))
+        const extensions = [{ type: ExtensionType.applicationId, data }]
+        return Fixtures.sign({ ...Fixtures.baseline, leafNode: { ...leafNode, extensions } })
+      }
+      const rest = withApplicationId(10_000).length - 10_000
+      const largest = withApplicationId(16 * 1024 - rest)
+      const tooLarge = withApplicationId(16 * 1024 - rest + 1)
+      expect([largest.length, tooLarge.length]).toEqual([16 * 1024, 16 * 1024 + 1])
+      const now = Fixtures.at(Fixtures.NOW)
+      const first = yield* validate([largest, tooLarge], now)
+      expect(first.results.map(Either.isRight)).toEqual([true, true])
+      expect(first.verified).toBe(4)
+      const again = yield* validate([tooLarge, largest, tooLarge], now)
+      expect(again.results.map((result) => Either.getOrUndefined(result)?.ref)).toEqual([
+        yield* KeyPackageRef.hash(tooLarge),
+        yield* KeyPackageRef.hash(largest),
+        yield* KeyPackageRef.hash(tooLarge)
+      ])
+      expect(again.verified).toBe(4)
     }).pipe(Effect.provide(layer()))
   )
 

@@ -205,6 +205,29 @@ export const suite = <E>(name: string, layer: Layer.Layer<AssociationStateCache,
     )
 
     onCache(
+      "an inbox with a number that no signed 64 bits hold harms no other inbox",
+      Effect.gen(function* () {
+        const cache = yield* AssociationStateCache
+        const beyond = 2n ** 63n
+        yield* cache.put([
+          { log: [entry(beyond, 1)], newest: { sequenceId: beyond, state: state(alice, 1) } },
+          { log: [entry(2n)], newest: { sequenceId: 2n, state: state(bob, 2) } },
+          {
+            log: [{ ...entry(3n), serverTimestampNs: beyond }],
+            newest: { sequenceId: 3n, state: state(carol, 3) }
+          }
+        ])
+        const [, ofBob] = yield* cache.getNewest([alice, bob, carol])
+        expect(Option.map(ofBob ?? Option.none(), ({ sequenceId }) => sequenceId)).toEqual(Option.some(2n))
+        expect(yield* cache.getLog(bob, 2n ** 64n - 1n)).toEqual([entry(2n)])
+        expect(yield* cache.getAt(bob, beyond)).toEqual(Option.none())
+        // Kept or not: never another number.
+        const ofAlice = Option.map(yield* cache.getAt(alice, beyond), plain)
+        expect([Option.none(), Option.some(plain(state(alice, 1)))]).toContainEqual(ofAlice)
+      })
+    )
+
+    onCache(
       "keeps its own copy of the bytes",
       Effect.gen(function* () {
         const cache = yield* AssociationStateCache
