@@ -213,7 +213,8 @@ export const make: Effect.Effect<
     getLog: Effect.fn("SqliteAssociationStateCache.getLog")((inboxId: InboxId, upTo?: bigint) =>
       sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id,
           CAST(server_timestamp_ns AS TEXT) AS server_timestamp_ns, identity_update
-        FROM keyward_identity_updates WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo === undefined || upTo > MAX_INT64 ? MAX_INT64 : upTo}
+        FROM keyward_identity_updates
+        WHERE inbox_id = ${inboxId} AND sequence_id <= ${upTo === undefined || upTo > MAX_INT64 ? MAX_INT64 : upTo}
         ORDER BY keyward_identity_updates.sequence_id`.pipe(
         Effect.flatMap(Effect.forEach((one) => updateRow(one))),
         on("read", "getLog")

@@ -143,7 +143,7 @@ describe("PeerReachability", () => {
   }
 
   inWorld(
-    "without a longest wait of the app's own making sense, a year is the longest",
+    "a longest wait that never ends is a year",
     () =>
       Effect.gen(function* () {
         const inbox = yield* World.newInbox
