@@ -163,6 +163,13 @@ export * as InstallationId from "./identity/InstallationId.ts"
 export * as InstallationKey from "./identity/InstallationKey.ts"
 
 /**
+ * An inbox's log as clients file it, in whatever order, and however often, a node serves its entries.
+ *
+ * @since 1.0.0
+ */
+export * as LogOrder from "./identity/LogOrder.ts"
+
+/**
  * Who can be a member of an inbox, as its log spells it.
  *
  * @since 1.0.0
