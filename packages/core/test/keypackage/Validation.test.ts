@@ -175,15 +175,25 @@ describe("hostile bytes", () => {
     }
   })
 
-  it("[47] every flipped bit is refused with a typed error", () => {
+  /** The verdicts on a package with each of its bits flipped in turn. */
+  const verdictsOfFlips = (bytes: Uint8Array, now: number): ReadonlySet<string> => {
+    expect(verdict(bytes, now)).toBe("ok")
     const tags = new Set<string>()
-    for (let bit = 0; bit < classic.length * 8; bit++) {
-      const flipped = classic.slice()
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const flipped = bytes.slice()
       flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-      const tag = verdict(flipped)
-      if (tag === "ok") return expect.fail(`bit ${bit} does not matter`)
+      const tag = verdict(flipped, now)
+      if (tag === "ok") expect.fail(`bit ${bit} does not matter`)
       tags.add(tag)
     }
+    return tags
+  }
+
+  it.each([
+    ["made here, classical", classic, NOW],
+    ["of the native client, post-quantum", real, realAt]
+  ] as const)("[47] every flipped bit of a package %s is refused with a typed error", (_, bytes, now) => {
+    const tags = verdictsOfFlips(bytes, now)
     // The flips reach different checks; a decoder that refused everything would not.
     for (const tag of [
       "KeyPackageDecodeError",
