@@ -1,5 +1,5 @@
 /**
- * The network, as far as the life of a key package needs it.
+ * The network, as far as the life of a key package needs it: packages, identities, and the Welcomes that packages open.
  *
  * @since 1.0.0
  */
@@ -8,12 +8,13 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Stream from "effect/Stream"
 import type { Identifier } from "../identity/Identifier.ts"
 import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 
 /**
- * The calls of the port, as errors and recordings name them.
+ * The calls of this port and of `GroupMessages`, as errors and recordings name them.
  *
  * @since 1.0.0
  * @category models
@@ -23,7 +24,13 @@ export const Operation = Schema.Literal(
   "fetchKeyPackages",
   "publishIdentityUpdate",
   "getIdentityUpdates",
-  "getInboxIds"
+  "getInboxIds",
+  "queryWelcomeMessages",
+  "subscribeWelcomeMessages",
+  "sendWelcomeMessages",
+  "queryGroupMessages",
+  "subscribeGroupMessages",
+  "sendGroupMessages"
 )
 
 /**
@@ -134,6 +141,120 @@ export interface IdentityUpdatesRequest {
 }
 
 /**
+ * A Welcome as the node serves it (`WelcomeMessage.V1`): an HPKE ciphertext of an MLS Welcome, or the shared Welcome that
+ * pointers point at.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Welcome {
+  readonly _tag: "Welcome"
+  /** Its place in the topic: larger than that of every earlier entry, never 0. */
+  readonly id: bigint
+  /** Nanoseconds since 1970, by the node's clock. */
+  readonly createdNs: bigint
+  /** The topic: the key of the installation that it is for (32 bytes), or the `destination` of a pointer. */
+  readonly installationKey: Uint8Array
+  /** The sealed Welcome, exactly as sent; anyone may have sent it. */
+  readonly data: Uint8Array
+  /** The public key that it was sealed to; empty in a shared Welcome. */
+  readonly hpkePublicKey: Uint8Array
+  /** As served: 0 and 1 Curve25519, 2 X-Wing draft 06, 3 symmetric key (`WelcomeWrapperAlgorithm`), or a newer one. */
+  readonly wrapperAlgorithm: number
+  /** The sealed `WelcomeMetadata`; empty where the sender gave none. */
+  readonly welcomeMetadata: Uint8Array
+}
+
+/**
+ * A pointer to a Welcome that several installations share, as the node serves it (`WelcomeMessage.WelcomePointer`).
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface WelcomePointer {
+  readonly _tag: "WelcomePointer"
+  /** Its place in the topic: larger than that of every earlier entry, never 0. */
+  readonly id: bigint
+  /** Nanoseconds since 1970, by the node's clock. */
+  readonly createdNs: bigint
+  /** The key of the installation that it is for, 32 bytes. */
+  readonly installationKey: Uint8Array
+  /** The sealed pointer, exactly as sent; anyone may have sent it. */
+  readonly welcomePointer: Uint8Array
+  /** The public key that it was sealed to. */
+  readonly hpkePublicKey: Uint8Array
+  /** As served: 2 X-Wing draft 06 (`WelcomePointerWrapperAlgorithm`), or a newer one. */
+  readonly wrapperAlgorithm: number
+}
+
+/**
+ * An entry of a kind that this version does not know: sent by a newer client, served by a newer node. It takes a place in
+ * the topic like any other.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface UnknownEntry {
+  readonly _tag: "Unknown"
+  /**
+   * Its place in the topic, where the entry begins as every known kind does (id 1, created_ns 2, topic 3) and names the
+   * topic asked; else none, and only a page's `cursor` leads past it.
+   */
+  readonly id: Option.Option<bigint>
+}
+
+/**
+ * An entry of a Welcome topic.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type WelcomeMessageEntry = Welcome | WelcomePointer | UnknownEntry
+
+/**
+ * What an inviter sends; the node adds id and time.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type WelcomeMessageInput = Omit<Welcome, "id" | "createdNs"> | Omit<WelcomePointer, "id" | "createdNs">
+
+/**
+ * Where Welcomes are filed: an installation, or the `destination` (bytes) that a pointer names.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type WelcomeTopic = InstallationId | Uint8Array
+
+/**
+ * Which part of a topic to read.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface PageRequest {
+  /** Only entries with a larger id; 0n begins at the oldest. */
+  readonly after: bigint
+  /** Entries at most, a whole number from 1; 100 unless given, and 100 where it is more. */
+  readonly limit?: number | undefined
+}
+
+/**
+ * A part of a topic, in ascending order of ids.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Page<A> {
+  readonly entries: ReadonlyArray<A>
+  /** Where the next page begins: `after` for the next request. At least that of this request; no entry lies between. */
+  readonly cursor: bigint
+  /** Whether there may be more. Where it is false, the node had no more when it answered. */
+  readonly hasMore: boolean
+}
+
+/**
  * The API of an XMTP network, free of any transport. A layer maps each failure to one `ApiClientError` and does not retry:
  * retrying belongs to the pipeline, which knows what may be sent twice.
  *
@@ -162,6 +283,31 @@ export class ApiClient extends Context.Tag("@keyward/core/ApiClient")<
     readonly getInboxIds: (
       identifiers: ReadonlyArray<Identifier>
     ) => Effect.Effect<ReadonlyArray<Option.Option<InboxId>>, ApiClientError>
+    /**
+     * One page of a Welcome topic. Pages one after the other, each from the `cursor` of the one before, hold every entry
+     * once. An answer with an entry of another topic, out of order or not after the cursor is `MalformedResponse`; an
+     * empty topic is `InvalidRequest`.
+     */
+    readonly queryWelcomeMessages: (
+      topic: WelcomeTopic,
+      page: PageRequest
+    ) => Effect.Effect<Page<WelcomeMessageEntry>, ApiClientError>
+    /**
+     * The entries of an installation's topic after this id, then those that come, as the node sends them. It ends when
+     * the node ends it: subscribe again. It is for promptness and not for completeness: a node may leave out an entry
+     * that came while it was busy with those of others, and a connection that breaks may repeat some (xmtp-node-go
+     * `worker.go`, `service.go`). A cursor that is to lose nothing is moved by `queryWelcomeMessages` alone.
+     */
+    readonly subscribeWelcomeMessages: (
+      installationId: InstallationId,
+      after: bigint
+    ) => Stream.Stream<WelcomeMessageEntry, ApiClientError>
+    /**
+     * Sends Welcomes and pointers, as given and in this order, in as few requests as their size allows. An entry that the
+     * node has already is accepted silently, so that all may be sent again when some were not taken. One that is larger
+     * than a message may be is `RequestTooLarge`, before anything is sent.
+     */
+    readonly sendWelcomeMessages: (entries: ReadonlyArray<WelcomeMessageInput>) => Effect.Effect<void, ApiClientError>
   }
 >() {}
 
@@ -176,12 +322,14 @@ export const limits = {
   keyPackagesPerRequest: 1_000,
   /** Inboxes asked in one request. */
   inboxesPerRequest: 50,
+  /** Entries of one page (xmtp-node-go `readStore.go`). */
+  entriesPerPage: 100,
   /** Bytes of one message, either way. */
   messageBytes: 25 * 1024 * 1024
 } as const
 
 /**
- * How long a layer waits for one answer unless it is told otherwise.
+ * How long a layer waits for one answer, or for a stream to begin, unless it is told otherwise.
  *
  * @since 1.0.0
  * @category constants
