@@ -1,13 +1,17 @@
 /**
  * The dependency rule: imports between packages go one way (see `packages` in lib/source.mjs), nobody reaches into
- * another package's `internal/`, and only the two modules that own the upload receipt import its mint.
+ * another package's `internal/`, and only the modules that own a proof import its mint.
  */
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { importsOf, packages, readSource, resolveImport, root, sourcesOf } from "../lib/source.mjs"
 
-const MINT = "internal/uploadReceipt.ts"
-const MINT_OWNERS = ["lifecycle/Rotation.ts", "lifecycle/UploadReceipt.ts"]
+/** Who may import the mint of a proof: the module that issues it, and the one that hands out its type. */
+const MINT_OWNERS = new Map([
+  ["internal/uploadReceipt.ts", ["lifecycle/Rotation.ts", "lifecycle/UploadReceipt.ts"]],
+  ["internal/seenServed.ts", ["lifecycle/Reachability.ts", "lifecycle/SeenServed.ts"]],
+  ["internal/retirementPermit.ts", ["lifecycle/Cleaner.ts", "lifecycle/Rotation.ts", "lifecycle/RetirementPermit.ts"]]
+])
 
 const problems = []
 for (const [name, { mayImport }] of Object.entries(packages)) {
@@ -22,8 +26,9 @@ for (const [name, { mayImport }] of Object.entries(packages)) {
       if (target.name === name && specifier.startsWith("@")) problems.push(`${here} imports its own package by name`)
       if (target.name !== name && target.file.startsWith("internal/"))
         problems.push(`${here} reaches into ${specifier}`)
-      if (name === "core" && target.file === MINT && !MINT_OWNERS.includes(file))
-        problems.push(`${here} must not import ${MINT}: only ${MINT_OWNERS.join(" and ")} do`)
+      const owners = target.name === "core" ? MINT_OWNERS.get(target.file) : undefined
+      if (name === "core" && owners !== undefined && !owners.includes(file))
+        problems.push(`${here} must not import ${target.file}: only ${owners.join(" and ")} do`)
     }
   }
   const manifest = JSON.parse(readFileSync(join(root, "packages", name, "package.json"), "utf8"))

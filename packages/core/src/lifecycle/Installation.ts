@@ -4,10 +4,10 @@
  * @since 1.0.0
  */
 import type * as DateTime from "effect/DateTime"
-import type * as Option from "effect/Option"
 import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import type { InstallationKey } from "../identity/InstallationKey.ts"
+import type { Schedule } from "./Schedule.ts"
 
 /**
  * How far registration has come. Each step is durable before the next begins.
@@ -37,8 +37,8 @@ export interface Installation {
   readonly label: string
   readonly createdAt: DateTime.Utc
   readonly registration: Registration
-  /** When the key package is to be replaced; none before the first publication. */
-  readonly nextRotationAt: Option.Option<DateTime.Utc>
+  /** What is due, and when. */
+  readonly schedule: Schedule
 }
 
 /**

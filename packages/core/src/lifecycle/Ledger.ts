@@ -2,10 +2,14 @@
  * The publish ledger: what happened to every key package, one state at a time.
  *
  * ```
- * Prepared --send--> Exposed --accepted--> Published --newer one published--> Superseded
- *     \                 \__________________________________________________________^
- *      \___________________________________________________________________________^
+ * Prepared --send--> Exposed --accepted--> Published --newer one published--> Superseded --retire--> Retired
+ *     |                 |  \--refused for good--> Rejected --retire-----------------------------------^
+ *     |                 \--newer one published--> Superseded                                         |
+ *     \--no longer wanted-----------------------------------------------------------------------------/
  * ```
+ *
+ * Each transition takes the state that it starts from, so that no other compiles. What a database may not do by itself
+ * (publish, supersede, retire) asks for a proof besides; see `UploadReceipt`, `SeenServed` and `RetirementPermit`.
  *
  * @since 1.0.0
  */
@@ -13,7 +17,9 @@ import * as Data from "effect/Data"
 import type * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { InstallationId } from "../identity/InstallationId.ts"
 import type { PublicKeyPackage } from "../keypackage/GeneratedKeyPackage.ts"
+import { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
 
 /**
  * The place of a package in the order of creation, unique and increasing per database, from 1.
@@ -29,11 +35,41 @@ export const HistoryId = Schema.Int.pipe(Schema.positive(), Schema.brand("@keywa
  */
 export type HistoryId = typeof HistoryId.Type
 
-/** What every row has, whatever its state. */
+/**
+ * What a package was made for.
+ *
+ * - `Registration`: the installation's first
+ * - `Time`: the last one was old enough
+ * - `Welcome`: the last one was used
+ * - `Queued`, `Manual`: the app asked, for soon or for now
+ * - `Profile`: the last one was not of the kind that is wanted
+ * - `Repair`: the network served something else, or its keys were gone
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const RotationTrigger = Schema.Literal(
+  "Registration",
+  "Time",
+  "Welcome",
+  "Queued",
+  "Manual",
+  "Profile",
+  "Repair"
+)
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type RotationTrigger = typeof RotationTrigger.Type
+
+/** What every row has while its keys are here, whatever its state. */
 interface Row {
   readonly historyId: HistoryId
   readonly keyPackage: PublicKeyPackage
   readonly createdAt: DateTime.Utc
+  readonly trigger: RotationTrigger
 }
 
 /**
@@ -87,12 +123,81 @@ export interface Superseded extends Row {
 }
 
 /**
+ * The network refused it for good, and our own validator agrees; the keys may be erased from `deleteAt` on.
+ *
+ * @since 1.0.0
+ * @category states
+ */
+export interface Rejected extends Row {
+  readonly _tag: "Rejected"
+  readonly exposedAt: DateTime.Utc
+  readonly rejectedAt: DateTime.Utc
+  readonly deleteAt: DateTime.Utc
+}
+
+/**
+ * Why private keys were erased.
+ *
+ * - `Superseded`: a later package was published, and the grace for Welcomes under way is over
+ * - `Expired`: the package's lifetime and the grace after it are over
+ * - `Rejected`: the network refused it for good
+ * - `NeverSent`: it was no longer wanted before it was sent
+ * - `Unreadable`: its row was damaged, and its raw date of deletion has passed
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const RetirementReason = Schema.Literal("Superseded", "Expired", "Rejected", "NeverSent", "Unreadable")
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type RetirementReason = typeof RetirementReason.Type
+
+/**
+ * The private keys are erased. What is left names the package, so that a late Welcome is explained.
+ *
+ * @since 1.0.0
+ * @category states
+ */
+export interface Retired {
+  readonly _tag: "Retired"
+  readonly historyId: HistoryId
+  readonly installationId: InstallationId
+  readonly ref: KeyPackageRef
+  /** SHA-256 of the init key, 32 bytes: a Curve25519 Welcome names its package by that key. */
+  readonly initKeyHash: Uint8Array
+  /** SHA-256 of the X-Wing key, 32 bytes: a post-quantum Welcome names its package by that key. */
+  readonly postQuantumKeyHash: Option.Option<Uint8Array>
+  readonly createdAt: DateTime.Utc
+  readonly retiredAt: DateTime.Utc
+  readonly reason: RetirementReason
+}
+
+/**
  * One row of the ledger.
  *
  * @since 1.0.0
  * @category models
  */
-export type LedgerEntry = Prepared | Exposed | Published | Superseded
+export type LedgerEntry = Prepared | Exposed | Published | Superseded | Rejected | Retired
+
+/**
+ * A row whose private keys are still here.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Kept = Exclude<LedgerEntry, Retired>
+
+/**
+ * A row that waits for its date of deletion.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Doomed = Superseded | Rejected
 
 /**
  * A row that a later publication supersedes.
@@ -102,7 +207,24 @@ export type LedgerEntry = Prepared | Exposed | Published | Superseded
  */
 export type Live = Prepared | Exposed | Published
 
-const { Prepared, Exposed, Published, Superseded, $is, $match } = Data.taggedEnum<LedgerEntry>()
+/**
+ * A row that cannot be read. It is never sent, and erased from `deleteAt` on, which comes from its raw columns.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Quarantined {
+  readonly historyId: HistoryId
+  readonly installationId: InstallationId
+  /** The column that is not what this library writes. */
+  readonly column: string
+  /** The package's ref, where that can be read. */
+  readonly ref: Option.Option<KeyPackageRef>
+  readonly quarantinedAt: DateTime.Utc
+  readonly deleteAt: DateTime.Utc
+}
+
+const { Prepared, Exposed, Published, Superseded, Rejected, Retired, $is, $match } = Data.taggedEnum<LedgerEntry>()
 
 /**
  * Whether an entry is in the state named.
@@ -126,7 +248,32 @@ export const match = $match
  * @since 1.0.0
  * @category refinements
  */
-export const isLive = (entry: LedgerEntry): entry is Live => entry._tag !== "Superseded"
+export const isLive = (entry: LedgerEntry): entry is Live =>
+  entry._tag === "Prepared" || entry._tag === "Exposed" || entry._tag === "Published"
+
+/**
+ * Whether the entry waits for its date of deletion.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isDoomed = (entry: LedgerEntry): entry is Doomed =>
+  entry._tag === "Superseded" || entry._tag === "Rejected"
+
+/**
+ * Whether the entry's private keys are still here.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isKept = (entry: LedgerEntry): entry is Kept => entry._tag !== "Retired"
+
+const rowOf = ({ historyId, keyPackage, createdAt, trigger }: Kept): Row => ({
+  historyId,
+  keyPackage,
+  createdAt,
+  trigger
+})
 
 /**
  * A package that was just written.
@@ -142,17 +289,25 @@ export const prepare = (row: Omit<Prepared, "_tag">): Prepared => Prepared(row)
  * @since 1.0.0
  * @category transitions
  */
-export const expose = ({ historyId, keyPackage, createdAt }: Prepared, at: DateTime.Utc): Exposed =>
-  Exposed({ historyId, keyPackage, createdAt, exposedAt: at })
+export const expose = (prepared: Prepared, at: DateTime.Utc): Exposed => Exposed({ ...rowOf(prepared), exposedAt: at })
 
 /**
- * The network accepted the bytes.
+ * The network accepted the bytes, or serves them after all.
  *
  * @since 1.0.0
  * @category transitions
  */
-export const publish = ({ historyId, keyPackage, createdAt, exposedAt }: Exposed, at: DateTime.Utc): Published =>
-  Published({ historyId, keyPackage, createdAt, exposedAt, publishedAt: at })
+export const publish = (sent: Exposed | Rejected, at: DateTime.Utc): Published =>
+  Published({ ...rowOf(sent), exposedAt: sent.exposedAt, publishedAt: at })
+
+/**
+ * The network refused the bytes for good.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const reject = (exposed: Exposed, at: DateTime.Utc, deleteAt: DateTime.Utc): Rejected =>
+  Rejected({ ...rowOf(exposed), exposedAt: exposed.exposedAt, rejectedAt: at, deleteAt })
 
 /**
  * A later package was published.
@@ -162,12 +317,41 @@ export const publish = ({ historyId, keyPackage, createdAt, exposedAt }: Exposed
  */
 export const supersede = (live: Live, by: Published, at: DateTime.Utc, deleteAt: DateTime.Utc): Superseded =>
   Superseded({
-    historyId: live.historyId,
-    keyPackage: live.keyPackage,
-    createdAt: live.createdAt,
+    ...rowOf(live),
     exposedAt: live._tag === "Prepared" ? Option.none() : Option.some(live.exposedAt),
     publishedAt: live._tag === "Published" ? Option.some(live.publishedAt) : Option.none(),
     supersededBy: by.historyId,
     supersededAt: at,
     deleteAt
+  })
+
+/**
+ * The network was seen to serve it again: its keys stay longer.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const postpone = <A extends Doomed>(doomed: A, deleteAt: DateTime.Utc): A => ({ ...doomed, deleteAt })
+
+/**
+ * Its private keys are erased.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const retire = (
+  { createdAt, historyId, keyPackage }: Kept,
+  at: DateTime.Utc,
+  reason: RetirementReason,
+  sha256: (bytes: Uint8Array) => Uint8Array
+): Retired =>
+  Retired({
+    historyId,
+    installationId: keyPackage.installationId,
+    ref: keyPackage.ref,
+    initKeyHash: sha256(keyPackage.initKey),
+    postQuantumKeyHash: Option.map(keyPackage.postQuantumKey, sha256),
+    createdAt,
+    retiredAt: at,
+    reason
   })

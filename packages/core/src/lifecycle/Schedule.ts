@@ -1,0 +1,376 @@
+/**
+ * What is due for one installation, and when: data, so that it survives the process. Pure transitions; a store keeps the
+ * value beside the installation, with `dueAt` in an index.
+ *
+ * Whatever asks for a rotation only lowers its deadline. A publication clears the requests that its rotation has served, and
+ * leaves those that came in meanwhile.
+ *
+ * @since 1.0.0
+ */
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { HistoryId, RotationTrigger } from "./Ledger.ts"
+
+const Time = Schema.DateTimeUtcFromNumber
+
+/**
+ * Somebody asked for a rotation.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const RotationRequest = Schema.Struct({
+  /** The latest time at which it was asked for. */
+  requestedAt: Time,
+  /** The earliest time that was asked for. */
+  dueAt: Time,
+  /** What asked for the earliest. */
+  trigger: RotationTrigger
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type RotationRequest = typeof RotationRequest.Type
+
+/**
+ * The failures since the last success, of whatever is tried again on its own.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const Failures = Schema.Struct({
+  count: Schema.Int.pipe(Schema.positive()),
+  since: Time,
+  /** Nothing is tried before, unless somebody asks for it now. */
+  retryAt: Time,
+  /** The last failure, in words: an error's message, without bytes. */
+  detail: Schema.String
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type Failures = typeof Failures.Type
+
+/**
+ * The key packages that the app wants this installation to have.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const WantedKind = Schema.Struct({
+  /** Whether Welcomes can be wrapped for X-Wing, which a later quantum computer does not open. */
+  includePostQuantum: Schema.Boolean,
+  /** How often the app has changed its mind: the larger version is the later wish. */
+  version: Schema.NonNegativeInt,
+  /** The profile of the newest release that has worked on this installation (`keypackage/Profile.ts`, `PROFILE_VERSION`). */
+  profileVersion: Schema.NonNegativeInt
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type WantedKind = typeof WantedKind.Type
+
+/**
+ * A publication that is not yet seen on the public path: the earlier packages stay until it is (`confirmBy: "readBack"`).
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const Confirmation = Schema.Struct({
+  historyId: HistoryId,
+  /** When to look next. */
+  confirmAt: Time,
+  /** When to stop waiting and ask what is wrong. */
+  until: Time
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type Confirmation = typeof Confirmation.Type
+
+/**
+ * Packages of this installation that this store never made: the store was restored from an older copy, or there are two.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const Strangers = Schema.Struct({
+  count: Schema.Int.pipe(Schema.positive()),
+  seenAt: Time
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type Strangers = typeof Strangers.Type
+
+/**
+ * Everything that is due for one installation.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export const Schedule = Schema.Struct({
+  /** When the published package is old enough to be replaced; none before the first publication. */
+  rotateAt: Schema.OptionFromNullOr(Time),
+  request: Schema.OptionFromNullOr(RotationRequest),
+  /** Rotations that failed in a row. */
+  failures: Schema.OptionFromNullOr(Failures),
+  /** When to compare what the network serves with the ledger; none before the first publication. */
+  probeAt: Schema.OptionFromNullOr(Time),
+  /** Repairs in a row that have not helped yet, and probes that got no answer. */
+  probeFailures: Schema.OptionFromNullOr(Failures),
+  /** When the earliest private keys may be erased; none while nothing waits. */
+  cleanAt: Schema.OptionFromNullOr(Time),
+  confirmation: Schema.OptionFromNullOr(Confirmation),
+  wanted: Schema.OptionFromNullOr(WantedKind),
+  /** Since when the inbox's log names the installation as revoked: nothing is rotated until it is added again. */
+  revokedAt: Schema.OptionFromNullOr(Time),
+  strangers: Schema.OptionFromNullOr(Strangers),
+  /** The last time that the network was seen to serve the newest published package. */
+  seenServedAt: Schema.OptionFromNullOr(Time)
+})
+
+/**
+ * @since 1.0.0
+ * @category models
+ */
+export type Schedule = typeof Schedule.Type
+
+/**
+ * Nothing is due: a new installation.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const empty: Schedule = {
+  rotateAt: Option.none(),
+  request: Option.none(),
+  failures: Option.none(),
+  probeAt: Option.none(),
+  probeFailures: Option.none(),
+  cleanAt: Option.none(),
+  confirmation: Option.none(),
+  wanted: Option.none(),
+  revokedAt: Option.none(),
+  strangers: Option.none(),
+  seenServedAt: Option.none()
+}
+
+/**
+ * What a store gives for a schedule that it cannot read: look now, and find out.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const lost: Schedule = {
+  ...empty,
+  probeAt: Option.some(DateTime.unsafeMake(0)),
+  cleanAt: Option.some(DateTime.unsafeMake(0))
+}
+
+/**
+ * The furthest ahead that any deadline is ever written. One that is further ahead was written under a wrong clock and counts
+ * as due.
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const MAX_SPAN: Duration.Duration = Duration.days(200)
+
+const earliest = (times: Iterable<Option.Option<DateTime.Utc>>): Option.Option<DateTime.Utc> => {
+  let found: Option.Option<DateTime.Utc> = Option.none()
+  for (const time of times) {
+    if (Option.isSome(time) && (Option.isNone(found) || DateTime.lessThan(time.value, found.value))) found = time
+  }
+  return found
+}
+
+/**
+ * When the next rotation is due: what is asked for first, and not before the wait after a failure is over. None while the
+ * installation is revoked.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const rotationDueAt = (schedule: Schedule): Option.Option<DateTime.Utc> => {
+  if (Option.isSome(schedule.revokedAt)) return Option.none()
+  const wanted = earliest([schedule.rotateAt, Option.map(schedule.request, ({ dueAt }) => dueAt)])
+  return Option.map(wanted, (at) =>
+    Option.match(schedule.failures, { onNone: () => at, onSome: ({ retryAt }) => DateTime.max(at, retryAt) })
+  )
+}
+
+/**
+ * What a rotation that is due would be for: what asks for the earliest time.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const rotationTrigger = ({ request, rotateAt }: Schedule): RotationTrigger =>
+  Option.match(request, {
+    onNone: () => "Time" as const,
+    onSome: ({ dueAt, trigger }) => (Option.exists(rotateAt, (at) => DateTime.lessThan(at, dueAt)) ? "Time" : trigger)
+  })
+
+/**
+ * When something is due next, whatever it is. The column that stores index.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const dueAt = (schedule: Schedule): Option.Option<DateTime.Utc> =>
+  earliest([
+    rotationDueAt(schedule),
+    schedule.probeAt,
+    schedule.cleanAt,
+    Option.map(schedule.confirmation, ({ confirmAt }) => confirmAt)
+  ])
+
+/**
+ * Whether a deadline has come: its time has passed, or it lies further ahead than `span`, the furthest that it can have been
+ * set. A clock that went back means "look now", never "wait".
+ *
+ * @since 1.0.0
+ * @category predicates
+ */
+export const isDue = (
+  deadline: Option.Option<DateTime.Utc>,
+  now: DateTime.Utc,
+  span: Duration.Duration = MAX_SPAN
+): boolean =>
+  Option.exists(
+    deadline,
+    (at) => DateTime.lessThanOrEqualTo(at, now) || DateTime.greaterThan(at, DateTime.addDuration(now, span))
+  )
+
+const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Option<DateTime.Utc> =>
+  Option.some(Option.match(known, { onNone: () => at, onSome: (other) => DateTime.min(other, at) }))
+
+/**
+ * A rotation is asked for, to happen by `dueAt`.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const requestRotation =
+  (trigger: RotationTrigger, now: DateTime.Utc, dueAt: DateTime.Utc) =>
+  (schedule: Schedule): Schedule => {
+    const request = Option.match(schedule.request, {
+      onNone: (): RotationRequest => ({ requestedAt: now, dueAt, trigger }),
+      onSome: (known): RotationRequest => ({
+        requestedAt: DateTime.max(known.requestedAt, now),
+        ...(DateTime.lessThan(dueAt, known.dueAt) ? { dueAt, trigger } : { dueAt: known.dueAt, trigger: known.trigger })
+      })
+    })
+    return { ...schedule, request: Option.some(request) }
+  }
+
+/**
+ * A rotation that began at `startedAt` has published a package: requests that it has served are cleared, failures forgotten.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const published =
+  (times: { readonly startedAt: DateTime.Utc; readonly rotateAt: DateTime.Utc; readonly probeAt: DateTime.Utc }) =>
+  (schedule: Schedule): Schedule => ({
+    ...schedule,
+    rotateAt: Option.some(times.rotateAt),
+    request: Option.filter(schedule.request, ({ requestedAt }) => DateTime.greaterThan(requestedAt, times.startedAt)),
+    failures: Option.none(),
+    probeAt: lower(schedule.probeAt, times.probeAt)
+  })
+
+/**
+ * A rotation failed. Nothing is tried before `retryAt`.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const rotationFailed =
+  (now: DateTime.Utc, retryAt: (count: number) => DateTime.Utc, detail: string) =>
+  (schedule: Schedule): Schedule => ({
+    ...schedule,
+    failures: Option.some(failedAgain(schedule.failures, now, retryAt, detail))
+  })
+
+/**
+ * A probe got no answer, or what it found had to be repaired. It looks again at `retryAt`.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const probeFailed =
+  (now: DateTime.Utc, retryAt: (count: number) => DateTime.Utc, detail: string) =>
+  (schedule: Schedule): Schedule => {
+    const failures = failedAgain(schedule.probeFailures, now, retryAt, detail)
+    return { ...schedule, probeFailures: Option.some(failures), probeAt: Option.some(failures.retryAt) }
+  }
+
+const failedAgain = (
+  known: Option.Option<Failures>,
+  now: DateTime.Utc,
+  retryAt: (count: number) => DateTime.Utc,
+  detail: string
+): Failures => {
+  const count = Option.match(known, { onNone: () => 1, onSome: (failures) => failures.count + 1 })
+  return {
+    count,
+    since: Option.match(known, { onNone: () => now, onSome: (failures) => DateTime.min(failures.since, now) }),
+    retryAt: retryAt(count),
+    detail
+  }
+}
+
+/**
+ * A look at the network is due by `at`.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const requestProbe =
+  (at: DateTime.Utc) =>
+  (schedule: Schedule): Schedule => ({ ...schedule, probeAt: lower(schedule.probeAt, at) })
+
+/**
+ * Private keys may be erased from `at` on.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const requestCleaning =
+  (at: DateTime.Utc) =>
+  (schedule: Schedule): Schedule => ({ ...schedule, cleanAt: lower(schedule.cleanAt, at) })
+
+/**
+ * The app wants this kind of package from now on: a later version, where it is another kind than before.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const want =
+  (includePostQuantum: boolean, profileVersion: number) =>
+  (schedule: Schedule): Schedule => {
+    const known = Option.getOrUndefined(schedule.wanted)
+    const version = known === undefined ? 1 : known.version + (known.includePostQuantum === includePostQuantum ? 0 : 1)
+    return {
+      ...schedule,
+      wanted: Option.some({
+        includePostQuantum,
+        version,
+        profileVersion: Math.max(profileVersion, known?.profileVersion ?? 0)
+      })
+    }
+  }
