@@ -15,6 +15,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Endpoint from "./Endpoint.ts"
 import { classify } from "./internal/grpcLocalStatus.ts"
+import * as ServerStream from "./internal/grpcServerStream.ts"
 import * as Transport from "./Transport.ts"
 
 /**
@@ -32,7 +33,10 @@ export interface GrpcTransportOptions {
   readonly rootCertificates?: string | undefined
 }
 
-/** As libxmtp pings (`xmtp_api_grpc/src/grpc_client/native.rs`), but only while a call waits. */
+/**
+ * As libxmtp pings (`xmtp_api_grpc/src/grpc_client/native.rs`), but only while a call waits or a stream is open: a
+ * connection that died without a word is noticed after 65 seconds.
+ */
 const keepalive = { time: Duration.seconds(45), timeout: Duration.seconds(20) }
 
 /** How long a lost connection is left alone at most: a node that comes back is noticed soon. */
@@ -64,10 +68,15 @@ const toGrpcMetadata = (metadata: Transport.Metadata): Grpc.Metadata => {
 const fromGrpcMetadata = (metadata: Grpc.Metadata): Transport.Metadata =>
   Object.fromEntries(Object.entries(metadata.getMap()).map(([name, value]) => [name, value.toString()]))
 
+type SendError = Exclude<Transport.TransportError, Transport.DeadlineError>
+
+const toSendError = (error: Grpc.ServiceError, sawHeaders: boolean): SendError =>
+  classify({ code: error.code, details: error.details, metadata: fromGrpcMetadata(error.metadata) }, sawHeaders)
+
 const send = (
   client: Grpc.Client,
-  { message, metadata, path }: Transport.UnaryRequest
-): Effect.Effect<Uint8Array, Exclude<Transport.TransportError, Transport.DeadlineError>> =>
+  { message, metadata, path }: Transport.Request
+): Effect.Effect<Uint8Array, SendError> =>
   Effect.async((resume) => {
     let sawHeaders = false
     const call = client.makeUnaryRequest(
@@ -78,12 +87,7 @@ const send = (
       toGrpcMetadata(metadata),
       {},
       (error, response) => {
-        if (error !== null) {
-          const { code, details } = error
-          resume(classify({ code, details, metadata: fromGrpcMetadata(error.metadata) }, sawHeaders))
-        } else {
-          resume(Effect.succeed(response ?? new Uint8Array(0)))
-        }
+        resume(error === null ? Effect.succeed(response ?? new Uint8Array(0)) : toSendError(error, sawHeaders))
       }
     )
     call.once("metadata", () => {
@@ -91,6 +95,15 @@ const send = (
     })
     return Effect.sync(() => call.cancel())
   })
+
+const open = (
+  client: Grpc.Client,
+  { message, metadata, path }: Transport.Request
+): Effect.Effect<ServerStream.ServerStream, never, Scope.Scope> =>
+  ServerStream.make(
+    () => client.makeServerStreamRequest(path, toBuffer, fromBuffer, message, toGrpcMetadata(metadata), {}),
+    toSendError
+  )
 
 const isConnected = (client: Grpc.Client): boolean =>
   client.getChannel().getConnectivityState(false) === Grpc.connectivityState.READY
@@ -134,12 +147,15 @@ export const make = (
       Effect.sync(() => new Grpc.Client(`${host}:${port}`, credentials, channelOptions)),
       (open) => Effect.sync(() => open.close())
     )
-    return Transport.make((request) =>
-      Effect.suspend(() => {
-        const call = send(client, request)
-        return isConnected(client) ? call : Effect.raceFirst(call, unlessConnected(client, connectTimeout))
-      })
-    )
+    const whenConnected = <A>(call: Effect.Effect<A, SendError>): Effect.Effect<A, SendError> =>
+      Effect.suspend(() =>
+        isConnected(client) ? call : Effect.raceFirst(call, unlessConnected(client, connectTimeout))
+      )
+    return Transport.make({
+      unary: (request) => whenConnected(send(client, request)),
+      open: (request) =>
+        Effect.flatMap(open(client, request), ({ begun, messages }) => Effect.as(whenConnected(begun), messages))
+    })
   })
 
 /**

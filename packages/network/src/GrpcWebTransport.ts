@@ -13,9 +13,11 @@ import { limits } from "@keyward/core/ports/ApiClient"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import * as Take from "effect/Take"
 import * as Endpoint from "./Endpoint.ts"
 import * as Framing from "./internal/grpcWebFraming.ts"
 import * as Transport from "./Transport.ts"
@@ -30,6 +32,8 @@ export interface GrpcWebTransportOptions {
   /** `http://` or `https://`, with the path under which the services are, if any. */
   readonly url: string
 }
+
+type SendError = Exclude<Transport.TransportError, Transport.DeadlineError>
 
 const CONTENT_TYPE = "application/grpc-web+proto"
 
@@ -60,9 +64,7 @@ const toTransportError = (error: HttpClientError): Transport.GrpcStatusError | T
 const maxBodyBytes = limits.messageBytes + Framing.overhead
 
 /** The whole body, as long as it is no longer than an answer may be. */
-const readBody = (
-  response: HttpClientResponse
-): Effect.Effect<Uint8Array, Exclude<Transport.TransportError, Transport.DeadlineError>> =>
+const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendError> =>
   Effect.gen(function* () {
     const chunks: Array<Uint8Array> = []
     let length = 0
@@ -87,18 +89,37 @@ const readBody = (
     return body
   })
 
-const handle = (
-  response: HttpClientResponse
-): Effect.Effect<Uint8Array, Exclude<Transport.TransportError, Transport.DeadlineError>> => {
+const checkHead = (response: HttpClientResponse): Effect.Effect<void, SendError> => {
   // An answer without a message may have its trailers in the place of headers.
   const status = Framing.statusOf(response.headers)
   if (status) return Effect.fail(status)
   if (response.status !== 200) return Effect.fail(httpStatusError(response))
-  if (!isGrpcWeb(response.headers["content-type"])) {
-    return Effect.fail(new Transport.ProtocolError({ detail: "the answer is not of gRPC-Web's content type" }))
-  }
-  return Effect.flatMap(readBody(response), Framing.parseBody)
+  return isGrpcWeb(response.headers["content-type"])
+    ? Effect.void
+    : Effect.fail(new Transport.ProtocolError({ detail: "the answer is not of gRPC-Web's content type" }))
 }
+
+const readMessage = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendError> =>
+  Effect.flatMap(Effect.zipRight(checkHead(response), readBody(response)), Framing.parseBody)
+
+/**
+ * How long a stream may bring nothing. HTTP has no ping that would tell a quiet stream from a dead one, and `fetch` and
+ * proxies break a quiet one after 5 minutes (undici `bodyTimeout`, envoy `stream_idle_timeout`): it ends well before.
+ */
+const maxSilence = Duration.minutes(4)
+
+const readMessages = (response: HttpClientResponse): Stream.Stream<Uint8Array, SendError> =>
+  Stream.suspend(() => {
+    if (Framing.statusOf(response.headers) === null) return Stream.empty
+    const reader = Framing.makeStreamReader()
+    return response.stream.pipe(
+      Stream.mapBoth({ onFailure: toTransportError, onSuccess: reader.push }),
+      Stream.concat(Stream.succeed([reader.cutOff])),
+      Stream.timeoutTo(maxSilence, Stream.succeed([Take.end])),
+      Stream.flattenIterables,
+      Stream.flattenTake
+    )
+  })
 
 /**
  * The transport over the `HttpClient` of the context.
@@ -114,15 +135,21 @@ export const make = (
     const base = `${tls ? "https" : "http"}://${host}:${port}${pathPrefix}`
     // Tracing headers would be asked for in a browser's preflight, and are no business of the node.
     const http = HttpClient.withTracerPropagation(yield* HttpClient.HttpClient, false)
-    return Transport.make(({ message, metadata, path }) =>
+    // The answer to a stream lasts for as long as its scope.
+    const scoped = HttpClient.withScope(http)
+    const toHttp = ({ message, metadata, path }: Transport.Request): HttpClientRequest.HttpClientRequest =>
       HttpClientRequest.post(`${base}${path}`).pipe(
         HttpClientRequest.setHeaders({ ...metadata, accept: CONTENT_TYPE, "x-grpc-web": "1" }),
-        HttpClientRequest.bodyUint8Array(Framing.frame(message), CONTENT_TYPE),
-        http.execute,
-        Effect.mapError(toTransportError),
-        Effect.flatMap(handle)
+        HttpClientRequest.bodyUint8Array(Framing.frame(message), CONTENT_TYPE)
       )
-    )
+    return Transport.make({
+      unary: (request) =>
+        http.execute(toHttp(request)).pipe(Effect.mapError(toTransportError), Effect.flatMap(readMessage)),
+      open: (request) =>
+        scoped
+          .execute(toHttp(request))
+          .pipe(Effect.mapError(toTransportError), Effect.tap(checkHead), Effect.map(readMessages))
+    })
   })
 
 /**

@@ -1,6 +1,6 @@
 /**
- * How a request reaches a node: one message there, one message back, whatever carries them. The layers are
- * `GrpcTransport` and `GrpcWebTransport`; an app may bring its own by `Transport.make`.
+ * How a request reaches a node: one message there, one message or a stream of them back, whatever carries them. The layers
+ * are `GrpcTransport` and `GrpcWebTransport`; an app may bring its own by `Transport.make`.
  *
  * @since 1.0.0
  */
@@ -8,6 +8,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 
 /**
  * Headers or trailers. Names are lower case; of a name that came several times the last value counts.
@@ -76,7 +78,7 @@ export class DeadlineError extends Schema.TaggedError<DeadlineError>("@keyward/n
 }
 
 /**
- * What came back is not an answer to a unary call: wrong framing, no message or two, too large.
+ * What came back is not an answer to the call: wrong framing, too large; to a unary call, no message or two.
  *
  * @since 1.0.0
  * @category errors
@@ -104,7 +106,7 @@ export type TransportError = GrpcStatusError | ConnectionError | DeadlineError |
  * @since 1.0.0
  * @category models
  */
-export interface UnaryRequest {
+export interface Request {
   /** `/<package>.<service>/<method>` */
   readonly path: string
   /** The request message, protobuf. */
@@ -113,12 +115,12 @@ export interface UnaryRequest {
 }
 
 /**
- * A call: a request, and how long its answer may take.
+ * A call: a request, and how long its answer may take. A stream is to begin in that time, and may then last.
  *
  * @since 1.0.0
  * @category models
  */
-export interface UnaryCall extends UnaryRequest {
+export interface Call extends Request {
   readonly timeout: Duration.Duration
 }
 
@@ -132,9 +134,29 @@ export class Transport extends Context.Tag("@keyward/network/Transport")<
   Transport,
   {
     /** Sends one message and gives the one that answers it. Interruption cancels the call, at the node too. */
-    readonly unary: (call: UnaryCall) => Effect.Effect<Uint8Array, TransportError>
+    readonly unary: (call: Call) => Effect.Effect<Uint8Array, TransportError>
+    /**
+     * Sends one message and gives those that answer it, no faster than they are taken. Ends well where the node ends it
+     * with OK; interruption, and whoever takes no more, cancel the call, at the node too.
+     */
+    readonly serverStreaming: (call: Call) => Stream.Stream<Uint8Array, TransportError>
   }
 >() {}
+
+/** How a request fails where nobody looks at the clock. */
+type SendError = Exclude<TransportError, DeadlineError>
+
+/**
+ * How a transport carries requests, without deadlines.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Carrier {
+  readonly unary: (request: Request) => Effect.Effect<Uint8Array, SendError>
+  /** Succeeds when the node has begun to answer. The scope ends the call. */
+  readonly open: (request: Request) => Effect.Effect<Stream.Stream<Uint8Array, SendError>, SendError, Scope.Scope>
+}
 
 /**
  * How much longer a node is told to work than the caller waits: the caller's clock decides what a timeout is, and the node
@@ -146,21 +168,26 @@ const margin = Duration.seconds(1)
 const maxTimeoutMillis = 99_999_999
 
 /**
- * A transport from a function that carries one request. The deadline is kept here, by the clock of the caller, and told to
- * the node in `grpc-timeout`.
+ * A transport from what carries its requests. Deadlines are kept here, by the clock of the caller; that of a unary call is
+ * told to the node in `grpc-timeout`, that of a stream is not, as it would end the stream.
  *
  * @since 1.0.0
  * @category constructors
  */
-export const make = (
-  send: (request: UnaryRequest) => Effect.Effect<Uint8Array, Exclude<TransportError, DeadlineError>>
-): Context.Tag.Service<Transport> => ({
-  unary: ({ message, metadata, path, timeout }) => {
-    const told = Math.ceil(Duration.toMillis(Duration.sum(timeout, margin)))
-    const deadline: Metadata = told <= maxTimeoutMillis ? { "grpc-timeout": `${told}m` } : {}
-    return Effect.timeoutFail(send({ path, message, metadata: { ...metadata, ...deadline } }), {
-      duration: timeout,
-      onTimeout: () => new DeadlineError({ timeout })
-    })
+export const make = (carrier: Carrier): Context.Tag.Service<Transport> => {
+  const inTime = <A, R>(
+    timeout: Duration.Duration,
+    answer: Effect.Effect<A, SendError, R>
+  ): Effect.Effect<A, TransportError, R> =>
+    Effect.timeoutFail(answer, { duration: timeout, onTimeout: () => new DeadlineError({ timeout }) })
+
+  return {
+    unary: ({ message, metadata, path, timeout }) => {
+      const told = Math.ceil(Duration.toMillis(Duration.sum(timeout, margin)))
+      const deadline: Metadata = told <= maxTimeoutMillis ? { "grpc-timeout": `${told}m` } : {}
+      return inTime(timeout, carrier.unary({ path, message, metadata: { ...metadata, ...deadline } }))
+    },
+    serverStreaming: ({ message, metadata, path, timeout }) =>
+      Stream.unwrapScoped(inTime(timeout, carrier.open({ path, message, metadata })))
   }
-})
+}

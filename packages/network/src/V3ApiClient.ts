@@ -4,22 +4,23 @@
  * @since 1.0.0
  */
 import type { HttpClient } from "@effect/platform/HttpClient"
-import { ApiClient, ApiClientError, defaultTimeout, limits, type Operation } from "@keyward/core/ports/ApiClient"
+import * as InstallationId from "@keyward/core/identity/InstallationId"
+import { ApiClient, limits } from "@keyward/core/ports/ApiClient"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import type * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import { NetworkConfigError } from "./Endpoint.ts"
-import { toApiClientError } from "./ErrorMapping.ts"
 import type { GrpcTransportOptions } from "./GrpcTransport.ts"
 import * as GrpcWebTransport from "./GrpcWebTransport.ts"
 import { inChunks } from "./internal/inChunks.ts"
+import * as Calls from "./internal/v3Calls.ts"
 import * as Requests from "./internal/v3Requests.ts"
 import * as Responses from "./internal/v3Responses.ts"
-import { type Metadata, Transport } from "./Transport.ts"
+import type { Transport } from "./Transport.ts"
+import type { V3CallOptions } from "./V3CallOptions.ts"
 
 /**
  * How the client asks.
@@ -27,30 +28,10 @@ import { type Metadata, Transport } from "./Transport.ts"
  * @since 1.0.0
  * @category models
  */
-export interface V3ApiClientOptions {
-  /** How long one request may take; 30 seconds unless given. */
-  readonly timeout?: Duration.DurationInput | undefined
+export interface V3ApiClientOptions extends V3CallOptions {
   /** Requests that one call has under way at once, where it needs several; 4 unless given. */
   readonly concurrency?: number | undefined
-  /** Sent as `x-app-version`: the app's name and version, as `my-app/1.2.3`. */
-  readonly appVersion?: string | undefined
-  /**
-   * Sent as `x-libxmtp-version`: the libxmtp version that this app wants to be treated as. Not sent unless given: a node
-   * refuses versions below 1.1.5, and lets those pass who name none.
-   */
-  readonly libxmtpVersion?: string | undefined
 }
-
-const header = (
-  option: keyof V3ApiClientOptions,
-  name: string,
-  value: string | undefined
-): Either.Either<Metadata, NetworkConfigError> =>
-  value === undefined
-    ? Either.right({})
-    : /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(value)
-      ? Either.right({ [name]: value })
-      : Either.left(new NetworkConfigError({ option, detail: "must be printable ASCII" }))
 
 /**
  * A client over the transport of the context.
@@ -62,35 +43,11 @@ export const make = (
   options: V3ApiClientOptions = {}
 ): Effect.Effect<Context.Tag.Service<ApiClient>, NetworkConfigError, Transport> =>
   Effect.gen(function* () {
-    const transport = yield* Transport
-    const timeout = Duration.decode(options.timeout ?? defaultTimeout)
+    const { call, callAll, stream } = yield* Calls.make(options)
     const concurrency = options.concurrency ?? 4
     if (!(Number.isInteger(concurrency) && concurrency > 0)) {
       return yield* new NetworkConfigError({ option: "concurrency", detail: "must be a whole number above 0" })
     }
-    const metadata: Metadata = {
-      ...(yield* header("appVersion", "x-app-version", options.appVersion)),
-      ...(yield* header("libxmtpVersion", "x-libxmtp-version", options.libxmtpVersion))
-    }
-
-    const call = <A>(
-      operation: Operation,
-      { message, path }: Requests.Request,
-      decode: (response: Uint8Array) => Responses.Decoded<A>
-    ): Effect.Effect<A, ApiClientError> =>
-      Effect.gen(function* () {
-        if (message.length > limits.messageBytes) {
-          const detail = `${message.length} bytes, and ${limits.messageBytes} may be sent`
-          return yield* new ApiClientError({ operation, reason: "RequestTooLarge", detail })
-        }
-        const response = yield* Effect.catchAll(transport.unary({ path, message, metadata, timeout }), (error) =>
-          toApiClientError(operation, error)
-        )
-        return yield* Either.mapLeft(
-          decode(response),
-          (detail) => new ApiClientError({ operation, reason: "MalformedResponse", detail })
-        )
-      })
 
     return {
       uploadKeyPackage: (keyPackage) =>
@@ -151,7 +108,30 @@ export const make = (
           concurrency,
           ask: (asked) =>
             call("getInboxIds", Requests.getInboxIds(asked), (bytes) => Responses.getInboxIds(asked, bytes))
-        }).pipe(Effect.withSpan("ApiClient.getInboxIds", { attributes: { identifiers: identifiers.length } }))
+        }).pipe(Effect.withSpan("ApiClient.getInboxIds", { attributes: { identifiers: identifiers.length } })),
+
+      queryWelcomeMessages: (topic, page) =>
+        Effect.suspend(() => {
+          const key = typeof topic === "string" ? InstallationId.toPublicKey(topic) : topic
+          if (key.length === 0) return Calls.emptyTopic("queryWelcomeMessages")
+          const bounds = Requests.pageBounds(page)
+          return call("queryWelcomeMessages", Requests.queryWelcomeMessages(key, bounds), (bytes) =>
+            Responses.queryWelcomeMessages((served) => Calls.sameBytes(served, key), bounds, bytes)
+          )
+        }).pipe(Effect.withSpan("ApiClient.queryWelcomeMessages")),
+
+      subscribeWelcomeMessages: (installationId, after) =>
+        Stream.suspend(() => {
+          const key = InstallationId.toPublicKey(installationId)
+          return stream("subscribeWelcomeMessages", Requests.subscribeWelcomeMessages(key, after), (bytes) =>
+            Responses.subscribeWelcomeMessages((served) => Calls.sameBytes(served, key), bytes)
+          )
+        }).pipe(Stream.withSpan("ApiClient.subscribeWelcomeMessages", { attributes: { installationId } })),
+
+      sendWelcomeMessages: (entries) =>
+        Effect.suspend(() =>
+          callAll("sendWelcomeMessages", Requests.sendWelcomeMessages(entries), Responses.sendWelcomeMessages)
+        ).pipe(Effect.withSpan("ApiClient.sendWelcomeMessages", { attributes: { entries: entries.length } }))
     }
   })
 

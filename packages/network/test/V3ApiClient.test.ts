@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import { FetchKeyPackagesRequestSchema, FetchKeyPackagesResponseSchema } from "../src/gen/xmtp/mls/api/v1/mls_pb.ts"
 import * as Transport from "../src/Transport.ts"
@@ -21,15 +22,18 @@ import * as V3ApiClient from "../src/V3ApiClient.ts"
 /** A transport that notes what it is given. */
 const recording = (
   send: (
-    request: Transport.UnaryRequest
+    request: Transport.Request
   ) => Effect.Effect<Uint8Array, Exclude<Transport.TransportError, Transport.DeadlineError>>
 ) => {
-  const requests: Array<Transport.UnaryRequest> = []
+  const requests: Array<Transport.Request> = []
   const layer = Layer.succeed(
     Transport.Transport,
-    Transport.make((request) => {
-      requests.push(request)
-      return send(request)
+    Transport.make({
+      unary: (request) => {
+        requests.push(request)
+        return send(request)
+      },
+      open: () => Effect.succeed(Stream.empty)
     })
   )
   return { requests, layer }

@@ -1,14 +1,17 @@
 /**
- * The `ApiClient` port over a node in memory, with no network between: the real v3 client (its chunks, its checks of
+ * The `ApiClient` port, and that of group messages, over a node in memory, with no network between: the real v3 client (its chunks, its checks of
  * answers, its errors) on a transport that calls the node directly. It meets the same script of faults as a dev node.
  *
  * @since 1.0.0
  */
 import type { ApiClient } from "@keyward/core/ports/ApiClient"
+import type { GroupMessages } from "@keyward/core/ports/GroupMessages"
 import * as Transport from "@keyward/network/Transport"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
+import * as V3GroupMessages from "@keyward/network/V3GroupMessages"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import { layerNode } from "./devnode/DevNode.ts"
 import { retryTrailersOf } from "./devnode/GrpcFraming.ts"
 import { NodeApi, type NodeError } from "./devnode/NodeApi.ts"
@@ -34,7 +37,10 @@ const toTransportError = (error: NodeError): Transport.GrpcStatusError | Transpo
 export const layerTransport: Layer.Layer<Transport.Transport, never, NodeApi> = Layer.effect(
   Transport.Transport,
   Effect.map(NodeApi, (node) =>
-    Transport.make(({ message, path }) => Effect.mapError(node.call(path, message, "memory"), toTransportError))
+    Transport.make({
+      unary: ({ message, path }) => Effect.mapError(node.call(path, message, "memory"), toTransportError),
+      open: ({ message, path }) => Effect.succeed(Stream.mapError(node.open(path, message, "memory"), toTransportError))
+    })
   )
 )
 
@@ -45,6 +51,18 @@ export const layerTransport: Layer.Layer<Transport.Transport, never, NodeApi> = 
  * @category layers
  */
 export const layer: Layer.Layer<ApiClient, never, NodeApi> = V3ApiClient.layer().pipe(
+  Layer.provide(layerTransport),
+  // Only options can be wrong, and there are none.
+  Layer.orDie
+)
+
+/**
+ * The messages of groups at the node in the context.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerGroupMessages: Layer.Layer<GroupMessages, never, NodeApi> = V3GroupMessages.layer().pipe(
   Layer.provide(layerTransport),
   // Only options can be wrong, and there are none.
   Layer.orDie

@@ -4,8 +4,11 @@
  *
  * @since 1.0.0
  */
+import { limits } from "@keyward/core/ports/ApiClient"
+import * as Chunk from "effect/Chunk"
 import * as Either from "effect/Either"
-import { GrpcStatusError, type Metadata, ProtocolError } from "../Transport.ts"
+import * as Take from "effect/Take"
+import { ConnectionError, GrpcStatusError, type Metadata, ProtocolError } from "../Transport.ts"
 
 const PREFIX = 5
 const COMPRESSED = 0x01
@@ -77,6 +80,80 @@ export const parseBody = (body: Uint8Array): Either.Either<Uint8Array, GrpcStatu
     offset = end
   }
   return refuse("no trailers")
+}
+
+/** A frame whose payload is still to come. */
+interface Head {
+  readonly isTrailers: boolean
+  readonly length: number
+}
+
+const parseHead = (prefix: Uint8Array): Either.Either<Head, ProtocolError> => {
+  const flags = prefix[0] ?? 0
+  const length = new DataView(prefix.buffer, prefix.byteOffset).getUint32(1)
+  const refuse = (detail: string) => Either.left(new ProtocolError({ detail }))
+  if ((flags & COMPRESSED) !== 0) return refuse("compressed though not asked for")
+  if (flags !== 0 && flags !== TRAILERS) return refuse(`unknown flags ${flags}`)
+  const isTrailers = flags === TRAILERS
+  if (length > (isTrailers ? overhead : limits.messageBytes)) return refuse(`a frame of ${length} bytes`)
+  return Either.right({ isTrailers, length })
+}
+
+/** The end of a stream, from its trailers. */
+const parseEnd = (payload: Uint8Array): Take.Take<never, GrpcStatusError | ProtocolError> => {
+  const status = statusOf(parseTrailers(payload))
+  if (status === undefined) return Take.fail(new ProtocolError({ detail: "the trailers hold no status" }))
+  return status === null ? Take.end : Take.fail(status)
+}
+
+/** What a stream of messages gives next: some, its end, or a failure. */
+export type StreamTake = Take.Take<Uint8Array, GrpcStatusError | ConnectionError | ProtocolError>
+
+/**
+ * Reads the body of a stream of messages as it comes, however it is cut. Each byte is copied once, and no more is kept than
+ * one message. What follows an end or a failure counts for nothing.
+ */
+export const makeStreamReader = (): {
+  readonly push: (bytes: Uint8Array) => ReadonlyArray<StreamTake>
+  /** The body ended, and no trailers came: whoever stands between cut it off. */
+  readonly cutOff: StreamTake
+} => {
+  let head: Head | undefined
+  let wanted = new Uint8Array(PREFIX)
+  let filled = 0
+
+  const push = (bytes: Uint8Array): ReadonlyArray<StreamTake> => {
+    const messages: Array<Uint8Array> = []
+    const then = (last?: StreamTake): ReadonlyArray<StreamTake> => [
+      ...(messages.length === 0 ? [] : [Take.chunk(Chunk.unsafeFromArray(messages))]),
+      ...(last === undefined ? [] : [last])
+    ]
+    for (let offset = 0; offset < bytes.length; ) {
+      const part = bytes.subarray(offset, offset + wanted.length - filled)
+      wanted.set(part, filled)
+      filled += part.length
+      offset += part.length
+      // Twice where the payload is empty.
+      while (filled === wanted.length) {
+        const whole = wanted
+        filled = 0
+        if (head === undefined) {
+          const parsed = parseHead(whole)
+          if (Either.isLeft(parsed)) return then(Take.fail(parsed.left))
+          head = parsed.right
+          wanted = new Uint8Array(head.length)
+        } else {
+          if (head.isTrailers) return then(parseEnd(whole))
+          messages.push(whole)
+          head = undefined
+          wanted = new Uint8Array(PREFIX)
+        }
+      }
+    }
+    return then()
+  }
+
+  return { push, cutOff: Take.fail(new ConnectionError({ detail: "the stream was cut off" })) }
 }
 
 /**
