@@ -32,6 +32,15 @@ export const CIPHER_SUITE = 0x0003
 export const BASIC_CREDENTIAL = 0x0001
 
 /**
+ * The version of what this release puts into a package: capabilities, extensions, lifetime. A release that changes any of it
+ * counts up, and packages of the one before are replaced.
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const PROFILE_VERSION = 1
+
+/**
  * The extension types that a key package or its capabilities name (RFC 9420 section 17.3; libxmtp
  * `xmtp_configuration`).
  *

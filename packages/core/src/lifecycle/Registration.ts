@@ -218,14 +218,14 @@ const preparePublication = (
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
     const { minimumRemainingLifetime } = yield* LifecycleSettings
-    if (Option.isSome(identityUpdate)) yield* store.saveIdentityUpdate(lease, identityUpdate.value)
     const now = yield* DateTime.now
+    if (Option.isSome(identityUpdate)) yield* store.saveIdentityUpdate(lease, identityUpdate.value, now)
     const newest = yield* findNewest(installation.installationId)
     const isServed = Option.exists(
       newest,
       (entry) => entry._tag === "Published" && isFitToPublish(entry, wanted, now, minimumRemainingLifetime)
     )
-    if (!isServed) yield* rotateUnderLease(lease, installation, wanted)
+    if (!isServed) yield* rotateUnderLease(lease, installation, { wanted, trigger: "Registration" })
   })
 
 /**

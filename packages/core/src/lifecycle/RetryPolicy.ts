@@ -3,8 +3,10 @@
  *
  * @since 1.0.0
  */
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import { ApiClientError } from "../ports/ApiClient.ts"
 
@@ -43,3 +45,30 @@ export const retryTransient =
       while: (error) =>
         error instanceof ApiClientError && error.isRetryable && Duration.lessThanOrEqualTo(retryAfter(error), MAX_DELAY)
     })
+
+/**
+ * How long work that failed as a whole waits before it is begun again: 1 minute doubling to 1 hour, never less than the node's
+ * retry-after; and 1 hour doubling to 24 hours where the network refused, as it also does while its validation service is
+ * down.
+ */
+const pauses = {
+  transient: { first: Duration.minutes(1), longest: Duration.hours(1) },
+  refused: { first: Duration.hours(1), longest: Duration.hours(24) }
+} as const
+
+/**
+ * When work that has failed `count` times in a row is begun again: a function of the count, with the jitter already drawn, so
+ * that a store can apply it inside a transaction.
+ *
+ * @since 1.0.0
+ * @category schedules
+ */
+export const nextAttempt = (now: DateTime.Utc, error: unknown): Effect.Effect<(count: number) => DateTime.Utc> =>
+  Effect.map(Random.next, (random) => {
+    const { first, longest } = pauses[error instanceof ApiClientError && !error.isRetryable ? "refused" : "transient"]
+    return (count) => {
+      const doubled = Duration.times(first, 2 ** Math.min(count - 1, 16))
+      const pause = Duration.times(Duration.min(longest, doubled), 0.8 + 0.2 * random)
+      return DateTime.addDuration(now, Duration.min(Duration.hours(24), Duration.max(pause, retryAfter(error))))
+    }
+  })

@@ -7,20 +7,25 @@
  * ```
  *
  * A failed upload cannot mark anything: the step that marks takes an `UploadReceipt`, and where the upload fails there is
- * none. The package stays Exposed, and the next rotation sends the same bytes again.
+ * none. The package stays Exposed, and the next rotation sends the same bytes again. Only where the network refuses for
+ * good what our own validator refuses too is it given up.
  *
  * @since 1.0.0
  */
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import * as permits from "../internal/retirementPermit.ts"
 import * as receipts from "../internal/uploadReceipt.ts"
 import { newKeyPackage } from "../keypackage/Generation.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
+import { PROFILE_VERSION } from "../keypackage/Profile.ts"
+import { validateKeyPackage } from "../keypackage/Validation.ts"
 import { ApiClient, ApiClientError } from "../ports/ApiClient.ts"
 import type { Entropy } from "../ports/Entropy.ts"
 import { KeyPackageStore, type Marked, StorageError } from "../ports/KeyPackageStore.ts"
@@ -28,11 +33,14 @@ import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import type { Installation } from "./Installation.ts"
 import type { Lease, LeaseError } from "./Lease.ts"
-import type { Exposed, LedgerEntry, Prepared } from "./Ledger.ts"
+import type { Exposed, Kept, Prepared, Published, RotationTrigger } from "./Ledger.ts"
+import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { retryTransient } from "./RetryPolicy.ts"
+import { nextAttempt, retryTransient } from "./RetryPolicy.ts"
+import * as Schedule from "./Schedule.ts"
+import type { SeenServed } from "./SeenServed.ts"
 import { underLease, withLease } from "./UnderLease.ts"
-import type { UploadReceipt } from "./UploadReceipt.ts"
+import { isUploadReceipt, type UploadReceipt } from "./UploadReceipt.ts"
 
 /**
  * What a package to publish has to look like.
@@ -61,8 +69,18 @@ export type RotationError = ApiClientError | StorageError | LeaseError | KeyPack
  */
 export type RotationContext = KeyPackageStore | ApiClient | Entropy | MlsCrypto | PostQuantumKem
 
-const isWaiting = (entry: LedgerEntry): entry is Prepared | Exposed =>
-  entry._tag === "Prepared" || entry._tag === "Exposed"
+/**
+ * A rotation to run.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface RotationOrder {
+  readonly wanted: WantedProfile
+  readonly trigger: RotationTrigger
+}
+
+const isWaiting = (entry: Kept): entry is Prepared | Exposed => entry._tag === "Prepared" || entry._tag === "Exposed"
 
 /**
  * Whether a package is still what we would publish now: of the wanted kind, valid, and with enough lifetime left.
@@ -71,7 +89,7 @@ const isWaiting = (entry: LedgerEntry): entry is Prepared | Exposed =>
  * @category predicates
  */
 export const isFitToPublish = (
-  { keyPackage }: LedgerEntry,
+  { keyPackage }: Kept,
   wanted: WantedProfile,
   now: DateTime.Utc,
   minimumRemainingLifetime: Duration.Duration
@@ -94,7 +112,7 @@ export const isFitToPublish = (
  */
 export const findNewest = (
   installationId: InstallationId
-): Effect.Effect<Option.Option<LedgerEntry>, StorageError, KeyPackageStore> =>
+): Effect.Effect<Option.Option<Kept>, StorageError, KeyPackageStore> =>
   Effect.flatMap(KeyPackageStore, (store) => store.getNewest(installationId)).pipe(
     Effect.catchIf(
       (error) => error.reason === "Corrupt",
@@ -103,7 +121,8 @@ export const findNewest = (
   )
 
 /**
- * Step 1: makes a package and writes it and its private keys in one transaction. Nothing leaves the process.
+ * Step 1: makes a package and writes it and its private keys in one transaction, with the wish that led to it: a rotation that
+ * breaks off from here on is due again. Nothing leaves the process.
  *
  * @since 1.0.0
  * @category steps
@@ -111,17 +130,48 @@ export const findNewest = (
 export const generateAndStoreKeyPackage: (
   lease: Lease,
   installation: Installation,
-  wanted: WantedProfile
+  order: RotationOrder
 ) => Effect.Effect<
   Prepared,
   StorageError | LeaseError | KeyPackageGenerationError,
   KeyPackageStore | Entropy | MlsCrypto | PostQuantumKem
-> = Effect.fn("Rotation.generateAndStoreKeyPackage")(function* (lease, { inboxId, installationId }, wanted) {
+> = Effect.fn("Rotation.generateAndStoreKeyPackage")(function* (lease, installation, { trigger, wanted }) {
+  const { inboxId, installationId } = installation
   const store = yield* KeyPackageStore
   const installationKey = yield* store.getInstallationKey(installationId)
   const generated = yield* newKeyPackage({ inboxId, installationKey, ...wanted })
-  return yield* store.insertKeyPackageHistory(lease, generated, yield* DateTime.now)
+  const at = yield* DateTime.now
+  const prepared = yield* store.insertKeyPackageHistory(lease, generated, {
+    at,
+    trigger,
+    reschedule: (schedule) =>
+      Schedule.want(
+        wanted.includePostQuantum,
+        PROFILE_VERSION
+      )(
+        Schedule.dueTriggers(schedule, at).includes(trigger)
+          ? schedule
+          : Schedule.requestRotation(trigger, at, at)(schedule)
+      )
+  })
+  yield* emit(LifecycleEvent.Generated({ installationId, historyId: prepared.historyId, trigger, at }))
+  return prepared
 })
+
+/** Offers bytes until they are accepted, each attempt only while the lease covers all of it. */
+const send = (lease: Lease, bytes: Uint8Array) =>
+  Effect.gen(function* () {
+    const api = yield* ApiClient
+    const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
+    yield* api.uploadKeyPackage(bytes).pipe(
+      Effect.timeoutFail({
+        duration: attemptTimeout,
+        onTimeout: () => new ApiClientError({ operation: "uploadKeyPackage", reason: "Timeout" })
+      }),
+      underLease(lease),
+      retryTransient(uploadAttempts)
+    )
+  })
 
 /** The row as the store has it, which must be the newest of its installation and not accepted yet. */
 const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepared | Exposed) {
@@ -155,52 +205,160 @@ export const uploadKeyPackage: (
   "Rotation.uploadKeyPackage"
 )(function* (lease, entry) {
   const store = yield* KeyPackageStore
-  const api = yield* ApiClient
-  const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
 
   const waiting = yield* requireWaiting(lease, entry)
   const exposed = waiting._tag === "Prepared" ? yield* store.markExposed(lease, waiting, yield* DateTime.now) : waiting
+  const about = { installationId: lease.installationId, historyId: exposed.historyId }
+  if (waiting._tag === "Prepared") yield* emit(LifecycleEvent.Exposed({ ...about, at: exposed.exposedAt }))
 
-  yield* api.uploadKeyPackage(exposed.keyPackage.bytes).pipe(
-    Effect.timeoutFail({
-      duration: attemptTimeout,
-      onTimeout: () => new ApiClientError({ operation: "uploadKeyPackage", reason: "Timeout" })
-    }),
-    underLease(lease),
-    retryTransient(uploadAttempts)
+  yield* send(lease, exposed.keyPackage.bytes).pipe(
+    Effect.tapErrorTag("ApiClientError", ({ message: detail }) =>
+      Effect.flatMap(DateTime.now, (at) => emit(LifecycleEvent.UploadFailed({ ...about, at, detail })))
+    )
   )
 
   return receipts.issue(lease, exposed, yield* DateTime.now)
 })
 
+/** Says what a publication did. */
+const emitMarked = ({ published, superseded }: Marked) =>
+  Effect.gen(function* () {
+    const { installationId } = published.keyPackage
+    const at = published.publishedAt
+    yield* emit(LifecycleEvent.Published({ installationId, historyId: published.historyId, at }))
+    for (const { deleteAt, historyId, supersededBy } of superseded) {
+      yield* emit(LifecycleEvent.Superseded({ installationId, historyId, at, supersededBy, deleteAt }))
+    }
+  })
+
 /**
- * Step 3: the receipt's row becomes Published, every earlier one of the installation Superseded with a date of deletion,
- * and the next rotation gets its deadline, in one transaction.
+ * When a package published now is to be replaced: after the interval, up to a tenth earlier so that installations made together
+ * drift apart, and always well before it expires: with a quarter of its lifetime left.
+ */
+const replacementAt = ({ keyPackage: { lifetime } }: Kept, now: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const { rotationInterval } = yield* LifecycleSettings
+    const early = Duration.times(rotationInterval, 0.1 * (yield* Random.next))
+    const byInterval = DateTime.addDuration(now, Duration.subtract(rotationInterval, early))
+    const lastMillis = Number(lifetime.notAfter - (lifetime.notAfter - lifetime.notBefore) / 4n) * 1000
+    return lastMillis < DateTime.toEpochMillis(byInterval) ? DateTime.unsafeMake(lastMillis) : byInterval
+  })
+
+/** When to look at what the network serves: after the interval, up to a tenth earlier. */
+const nextProbe = (now: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const { probeInterval } = yield* LifecycleSettings
+    return DateTime.addDuration(now, Duration.times(probeInterval, 1 - 0.1 * (yield* Random.next)))
+  })
+
+/**
+ * Step 3, in one transaction: the row of the proof becomes Published, every earlier one of the installation Superseded with a
+ * date of deletion, and the next rotation gets its deadline. Requests that came in since `startedAt` stay.
  *
- * The deadline is up to a tenth earlier than the interval, so that installations made together drift apart.
+ * With `confirmBy: "readBack"` a receipt publishes only; a sighting supersedes.
  *
  * @since 1.0.0
  * @category steps
  */
 export const markKeyPackagesBeforeIdToBeDeleted: (
-  receipt: UploadReceipt
+  proof: UploadReceipt,
+  options?: { readonly startedAt?: DateTime.Utc | undefined }
 ) => Effect.Effect<Marked, StorageError | LeaseError, KeyPackageStore> = Effect.fn(
   "Rotation.markKeyPackagesBeforeIdToBeDeleted"
-)(function* (receipt) {
-  const store = yield* KeyPackageStore
-  const { grace, rotationInterval } = yield* LifecycleSettings
-  const at = yield* DateTime.now
-  const early = Duration.times(rotationInterval, 0.1 * (yield* Random.next))
-  return yield* store.markKeyPackagesBeforeIdToBeDeleted(receipt.lease, receipt, {
-    at,
-    deleteAt: DateTime.addDuration(at, grace),
-    nextRotationAt: DateTime.addDuration(at, Duration.subtract(rotationInterval, early))
-  })
+)(function* (receipt, options) {
+  return yield* mark(receipt.lease, receipt, receipt.exposed, options?.startedAt)
 })
+
+/**
+ * The same for a package that the network was seen to serve: one whose acceptance never arrived, or one whose publication waits
+ * to be confirmed.
+ *
+ * @since 1.0.0
+ * @category steps
+ */
+export const markSeenServed: (
+  lease: Lease,
+  seen: SeenServed
+) => Effect.Effect<Marked, StorageError | LeaseError, KeyPackageStore> = Effect.fn("Rotation.markSeenServed")(
+  function* (lease, seen) {
+    return yield* mark(lease, seen, seen.entry, undefined)
+  }
+)
+
+const mark = (lease: Lease, proof: UploadReceipt | SeenServed, entry: Kept, startedAt: DateTime.Utc | undefined) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { confirmBy, confirmWithin, grace } = yield* LifecycleSettings
+    const at = yield* DateTime.now
+    const deleteAt = DateTime.addDuration(at, grace)
+    const waits = confirmBy === "readBack" && isUploadReceipt(proof)
+    const confirmation: Schedule.Schedule["confirmation"] = waits
+      ? Option.some({
+          historyId: entry.historyId,
+          confirmAt: DateTime.addDuration(at, "1 second"),
+          until: DateTime.addDuration(at, confirmWithin)
+        })
+      : Option.none()
+    const isNew = entry._tag !== "Published"
+    const times = {
+      startedAt: startedAt ?? at,
+      rotateAt: yield* replacementAt(entry, at),
+      probeAt: yield* nextProbe(at)
+    }
+    const marked = yield* store.markKeyPackagesBeforeIdToBeDeleted(lease, proof, {
+      at,
+      deleteAt: waits ? Option.none() : Option.some(deleteAt),
+      reschedule: (schedule) => {
+        const next = { ...(isNew ? Schedule.published(times)(schedule) : schedule), confirmation }
+        return waits ? next : Schedule.requestCleaning(deleteAt)(next)
+      }
+    })
+    yield* emitMarked(marked)
+    return marked
+  })
+
+/** The network refused these bytes for good: given up only if our own validator refuses them too. */
+const rejectIfInvalid = (lease: Lease, exposed: Exposed, error: ApiClientError) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { grace } = yield* LifecycleSettings
+    const at = yield* DateTime.now
+    const verdict = yield* Effect.either(validateKeyPackage(exposed.keyPackage.bytes, at))
+    if (Either.isRight(verdict)) return
+    const deleteAt = DateTime.addDuration(at, grace)
+    yield* store.markRejected(lease, exposed, { at, deleteAt, reschedule: Schedule.requestCleaning(deleteAt) })
+    const { historyId } = exposed
+    const detail = `${error.message}; ${verdict.left.message}`
+    yield* emit(LifecycleEvent.Rejected({ installationId: lease.installationId, historyId, at, detail }))
+  })
+
+/** What is left behind by a rotation that failed: a time to try again, and a look where nobody knows what came of it. */
+const settleFailure = (lease: Lease, error: RotationError) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { installationId } = lease
+    const at = yield* DateTime.now
+    // Under a lease that was lost nothing may be said but that it is worth a look.
+    if (error._tag === "LeaseError") {
+      yield* store.modifySchedule(installationId, Schedule.requestProbe(at))
+      return
+    }
+    if (error._tag === "ApiClientError" && error.reason === "InvalidRequest") {
+      const newest = yield* findNewest(installationId)
+      if (Option.isSome(newest) && newest.value._tag === "Exposed") yield* rejectIfInvalid(lease, newest.value, error)
+    }
+    const retryAt = yield* nextAttempt(at, error)
+    const detail = error.message
+    const { failures } = yield* store.modifySchedule(installationId, Schedule.rotationFailed(at, retryAt, detail))
+    if (Option.isNone(failures)) return
+    yield* emit(LifecycleEvent.RotationFailed({ installationId, at, detail, retryAt: failures.value.retryAt }))
+  })
 
 /**
  * The whole pipeline under a lease that the caller holds: reuse the package that waits to be sent if it is still fit, else
  * make one; upload; mark.
+ *
+ * A failure leaves a time at which to try again behind; the caller gets the error.
  *
  * @since 1.0.0
  * @category pipelines
@@ -208,47 +366,87 @@ export const markKeyPackagesBeforeIdToBeDeleted: (
 export const rotateUnderLease: (
   lease: Lease,
   installation: Installation,
-  wanted: WantedProfile
+  order: RotationOrder
 ) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateUnderLease")(
-  function* (lease, installation, wanted) {
+  function* (lease, installation, order) {
     const crypto = yield* MlsCrypto
     const { minimumRemainingLifetime } = yield* LifecycleSettings
-    const now = yield* DateTime.now
+    const startedAt = yield* DateTime.now
 
     const newest = yield* findNewest(installation.installationId)
     const waiting = newest.pipe(
       Option.filter(isWaiting),
-      Option.filter((entry) => isFitToPublish(entry, wanted, now, minimumRemainingLifetime)),
+      Option.filter((entry) => isFitToPublish(entry, order.wanted, startedAt, minimumRemainingLifetime)),
       // Bytes that are not what they were when they were made are never sent.
       Option.filter(({ keyPackage }) => KeyPackageRef.hashWith(crypto, keyPackage.bytes) === keyPackage.ref)
     )
-    const entry = Option.isSome(waiting)
-      ? waiting.value
-      : yield* generateAndStoreKeyPackage(lease, installation, wanted)
+    if (Option.isNone(waiting) && Option.isSome(newest) && newest.value._tag === "Prepared") {
+      yield* discard(lease, newest.value, startedAt)
+    }
+    const entry = Option.isSome(waiting) ? waiting.value : yield* generateAndStoreKeyPackage(lease, installation, order)
 
     // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
     // the row Exposed, and the same bytes go out again.
     return yield* Effect.uninterruptibleMask((restore) =>
-      restore(uploadKeyPackage(lease, entry)).pipe(Effect.flatMap(markKeyPackagesBeforeIdToBeDeleted))
+      Effect.flatMap(restore(uploadKeyPackage(lease, entry)), (receipt) =>
+        markKeyPackagesBeforeIdToBeDeleted(receipt, { startedAt })
+      )
     )
-  }
+  },
+  (rotation, lease) =>
+    Effect.tapError(rotation, (error) =>
+      // The rotation's own error counts; what cannot be written down about it is only logged.
+      Effect.catchAll(settleFailure(lease, error), (second) => Effect.logWarning(second.message))
+    )
 )
 
+/** Erases a package that is no longer wanted and never left the process. */
+const discard = (lease: Lease, prepared: Prepared, at: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { tombstoneLifetime } = yield* LifecycleSettings
+    const { retired } = yield* store.retire(lease, [permits.issue(prepared, "NeverSent")], {
+      at,
+      dropBefore: DateTime.subtractDuration(at, tombstoneLifetime),
+      // What the files still hold is removed with the next cleaning.
+      reschedule: Schedule.requestCleaning(at)
+    })
+    for (const { historyId, reason } of retired) {
+      yield* emit(LifecycleEvent.Retired({ installationId: lease.installationId, historyId, at, reason }))
+    }
+  })
+
 /**
- * Replaces the installation's key package now: `includePostQuantum` says which kind (XMTP's default is yes).
+ * Sends the bytes of the newest published package again, for a network that serves something else. Marks nothing: nothing
+ * new is published.
  *
- * After a failure, calling it again, in this process or a later one, sends the same bytes again.
+ * Fails with `Conflict` for a package that is no longer the newest.
  *
  * @since 1.0.0
  * @category pipelines
  */
-export const rotateAndUploadKeyPackage: (
-  options: WantedProfile & { readonly installationId: InstallationId }
-) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateAndUploadKeyPackage")(
-  function* ({ installationId, ...wanted }) {
-    yield* Effect.annotateCurrentSpan({ installationId })
-    const store = yield* KeyPackageStore
-    const installation = yield* Effect.flatMap(
+export const sendAgain: (
+  lease: Lease,
+  published: Published
+) => Effect.Effect<void, ApiClientError | StorageError | LeaseError, KeyPackageStore | ApiClient> = Effect.fn(
+  "Rotation.sendAgain"
+)(function* (lease, published) {
+  const store = yield* KeyPackageStore
+  const history = yield* store.getHistory(lease.installationId)
+  const newest = history.findLast((entry) => entry._tag === "Published")
+  if (newest?.historyId !== published.historyId) {
+    return yield* new StorageError({
+      operation: "uploadKeyPackage",
+      reason: "Conflict",
+      detail: `key package ${published.historyId} is no longer the newest published one`
+    })
+  }
+  yield* send(lease, newest.keyPackage.bytes)
+})
+
+const requireInstallation = (installationId: InstallationId) =>
+  Effect.flatMap(KeyPackageStore, (store) =>
+    Effect.flatMap(
       store.getInstallation(installationId),
       Option.match({
         onSome: Effect.succeed,
@@ -260,6 +458,61 @@ export const rotateAndUploadKeyPackage: (
           })
       })
     )
-    return yield* withLease(installationId, (lease) => rotateUnderLease(lease, installation, wanted))
+  )
+
+/**
+ * Replaces the installation's key package now: `includePostQuantum` says which kind (XMTP's default is yes), from now on.
+ *
+ * After a failure, calling it again, in this process or a later one, sends the same bytes again; so does the scheduler by
+ * itself.
+ *
+ * @since 1.0.0
+ * @category pipelines
+ */
+export const rotateAndUploadKeyPackage: (
+  options: WantedProfile & { readonly installationId: InstallationId }
+) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateAndUploadKeyPackage")(
+  function* ({ installationId, ...wanted }) {
+    yield* Effect.annotateCurrentSpan({ installationId })
+    const installation = yield* requireInstallation(installationId)
+    return yield* withLease(installationId, (lease) =>
+      rotateUnderLease(lease, installation, { wanted, trigger: "Manual" })
+    )
   }
 )
+
+/**
+ * Asks for a rotation soon, and returns at once: the scheduler does it. Asking again before it has happened changes nothing.
+ *
+ * @since 1.0.0
+ * @category scheduling
+ */
+export const queueKeyRotation: (installationId: InstallationId) => Effect.Effect<void, StorageError, KeyPackageStore> =
+  Effect.fn("Rotation.queueKeyRotation")(function* (installationId) {
+    yield* request(installationId, "Queued")
+  })
+
+/**
+ * A Welcome was opened, or failed to open: the package it used is replaced in 5 seconds. A thousand Welcomes make one rotation.
+ *
+ * @since 1.0.0
+ * @category scheduling
+ */
+export const queueKeyRotationAfterWelcome: (
+  installationId: InstallationId
+) => Effect.Effect<void, StorageError, KeyPackageStore> = Effect.fn("Rotation.queueKeyRotationAfterWelcome")(
+  function* (installationId) {
+    yield* request(installationId, "Welcome")
+  }
+)
+
+const request = (installationId: InstallationId, trigger: RotationTrigger) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { welcomeDelay } = yield* LifecycleSettings
+    const now = yield* DateTime.now
+    yield* store.modifySchedule(
+      installationId,
+      Schedule.requestRotation(trigger, now, DateTime.addDuration(now, welcomeDelay))
+    )
+  })

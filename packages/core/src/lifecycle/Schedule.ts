@@ -16,18 +16,19 @@ import { HistoryId, RotationTrigger } from "./Ledger.ts"
 const Time = Schema.DateTimeUtcFromNumber
 
 /**
- * Somebody asked for a rotation.
+ * Somebody asked for a rotation. There is one request of each trigger at most.
  *
  * @since 1.0.0
  * @category models
  */
 export const RotationRequest = Schema.Struct({
+  trigger: RotationTrigger,
   /** The latest time at which it was asked for. */
   requestedAt: Time,
   /** The earliest time that was asked for. */
   dueAt: Time,
-  /** What asked for the earliest. */
-  trigger: RotationTrigger
+  /** When the budget of this kind of rotation has room again; none while it has. */
+  heldUntil: Schema.OptionFromNullOr(Time)
 })
 
 /**
@@ -124,7 +125,7 @@ export type Strangers = typeof Strangers.Type
 export const Schedule = Schema.Struct({
   /** When the published package is old enough to be replaced; none before the first publication. */
   rotateAt: Schema.OptionFromNullOr(Time),
-  request: Schema.OptionFromNullOr(RotationRequest),
+  requests: Schema.Array(RotationRequest),
   /** Rotations that failed in a row. */
   failures: Schema.OptionFromNullOr(Failures),
   /** When to compare what the network serves with the ledger; none before the first publication. */
@@ -138,6 +139,8 @@ export const Schedule = Schema.Struct({
   /** Since when the inbox's log names the installation as revoked: nothing is rotated until it is added again. */
   revokedAt: Schema.OptionFromNullOr(Time),
   strangers: Schema.OptionFromNullOr(Strangers),
+  /** What the probes have found wrong since they last found nothing. */
+  unreachable: Schema.OptionFromNullOr(Schema.Struct({ verdict: Schema.String, since: Time })),
   /** The last time that the network was seen to serve the newest published package. */
   seenServedAt: Schema.OptionFromNullOr(Time)
 })
@@ -156,7 +159,7 @@ export type Schedule = typeof Schedule.Type
  */
 export const empty: Schedule = {
   rotateAt: Option.none(),
-  request: Option.none(),
+  requests: [],
   failures: Option.none(),
   probeAt: Option.none(),
   probeFailures: Option.none(),
@@ -165,6 +168,7 @@ export const empty: Schedule = {
   wanted: Option.none(),
   revokedAt: Option.none(),
   strangers: Option.none(),
+  unreachable: Option.none(),
   seenServedAt: Option.none()
 }
 
@@ -197,6 +201,9 @@ const earliest = (times: Iterable<Option.Option<DateTime.Utc>>): Option.Option<D
   return found
 }
 
+const requestDueAt = ({ dueAt, heldUntil }: RotationRequest): DateTime.Utc =>
+  Option.match(heldUntil, { onNone: () => dueAt, onSome: (until) => DateTime.max(dueAt, until) })
+
 /**
  * When the next rotation is due: what is asked for first, and not before the wait after a failure is over. None while the
  * installation is revoked.
@@ -206,23 +213,39 @@ const earliest = (times: Iterable<Option.Option<DateTime.Utc>>): Option.Option<D
  */
 export const rotationDueAt = (schedule: Schedule): Option.Option<DateTime.Utc> => {
   if (Option.isSome(schedule.revokedAt)) return Option.none()
-  const wanted = earliest([schedule.rotateAt, Option.map(schedule.request, ({ dueAt }) => dueAt)])
+  const wanted = earliest([
+    schedule.rotateAt,
+    ...schedule.requests.map((request) => Option.some(requestDueAt(request)))
+  ])
   return Option.map(wanted, (at) =>
     Option.match(schedule.failures, { onNone: () => at, onSome: ({ retryAt }) => DateTime.max(at, retryAt) })
   )
 }
 
 /**
- * What a rotation that is due would be for: what asks for the earliest time.
+ * What a rotation at `now` would be for, what matters most first. Empty where none is due.
  *
  * @since 1.0.0
  * @category getters
  */
-export const rotationTrigger = ({ request, rotateAt }: Schedule): RotationTrigger =>
-  Option.match(request, {
-    onNone: () => "Time" as const,
-    onSome: ({ dueAt, trigger }) => (Option.exists(rotateAt, (at) => DateTime.lessThan(at, dueAt)) ? "Time" : trigger)
-  })
+export const dueTriggers = (schedule: Schedule, now: DateTime.Utc): ReadonlyArray<RotationTrigger> => {
+  if (!isDue(rotationDueAt(schedule), now)) return []
+  const due = schedule.requests
+    .filter((request) => isDue(Option.some(requestDueAt(request)), now))
+    .map(({ trigger }): RotationTrigger => trigger)
+  if (isDue(schedule.rotateAt, now)) due.push("Time")
+  return due.sort((a, b) => PRIORITY.indexOf(a) - PRIORITY.indexOf(b))
+}
+
+const PRIORITY: ReadonlyArray<RotationTrigger> = [
+  "Manual",
+  "Registration",
+  "Repair",
+  "Profile",
+  "Queued",
+  "Welcome",
+  "Time"
+]
 
 /**
  * When something is due next, whatever it is. The column that stores index.
@@ -267,15 +290,31 @@ const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Opt
 export const requestRotation =
   (trigger: RotationTrigger, now: DateTime.Utc, dueAt: DateTime.Utc) =>
   (schedule: Schedule): Schedule => {
-    const request = Option.match(schedule.request, {
-      onNone: (): RotationRequest => ({ requestedAt: now, dueAt, trigger }),
-      onSome: (known): RotationRequest => ({
-        requestedAt: DateTime.max(known.requestedAt, now),
-        ...(DateTime.lessThan(dueAt, known.dueAt) ? { dueAt, trigger } : { dueAt: known.dueAt, trigger: known.trigger })
-      })
-    })
-    return { ...schedule, request: Option.some(request) }
+    const known = schedule.requests.find((request) => request.trigger === trigger)
+    const request: RotationRequest =
+      known === undefined
+        ? { trigger, requestedAt: now, dueAt, heldUntil: Option.none() }
+        : { ...known, requestedAt: DateTime.max(known.requestedAt, now), dueAt: DateTime.min(known.dueAt, dueAt) }
+    return { ...schedule, requests: [...schedule.requests.filter((other) => other !== known), request] }
   }
+
+/**
+ * The budget of a trigger is used up: what it asks for waits until `until`.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const hold =
+  (trigger: RotationTrigger, until: DateTime.Utc) =>
+  (schedule: Schedule): Schedule =>
+    trigger === "Time"
+      ? { ...schedule, rotateAt: Option.some(until) }
+      : {
+          ...schedule,
+          requests: schedule.requests.map((request) =>
+            request.trigger === trigger ? { ...request, heldUntil: Option.some(until) } : request
+          )
+        }
 
 /**
  * A rotation that began at `startedAt` has published a package: requests that it has served are cleared, failures forgotten.
@@ -288,7 +327,9 @@ export const published =
   (schedule: Schedule): Schedule => ({
     ...schedule,
     rotateAt: Option.some(times.rotateAt),
-    request: Option.filter(schedule.request, ({ requestedAt }) => DateTime.greaterThan(requestedAt, times.startedAt)),
+    requests: schedule.requests
+      .filter(({ requestedAt }) => DateTime.greaterThan(requestedAt, times.startedAt))
+      .map((request) => ({ ...request, heldUntil: Option.none() })),
     failures: Option.none(),
     probeAt: lower(schedule.probeAt, times.probeAt)
   })

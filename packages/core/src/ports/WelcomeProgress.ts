@@ -1,0 +1,61 @@
+/**
+ * How far the app has read the Welcomes of an installation: private keys are not erased while a Welcome that needs them may
+ * still be unread.
+ *
+ * @since 1.0.0
+ */
+import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { InstallationId } from "../identity/InstallationId.ts"
+
+/**
+ * What is known of an installation's inbox of Welcomes.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface WelcomeProgressReport {
+  /**
+   * The moment at which the latest complete reading began: every Welcome that the network had then has been handed over
+   * durably, or failed for good. Only the lowest unresolved Welcome counts, so the time may go backwards; none while no
+   * reading has been complete.
+   */
+  readonly completeAsOf: Option.Option<DateTime.Utc>
+  /** When a reading was last tried since the process started, whatever came of it. */
+  readonly attemptedAt: Option.Option<DateTime.Utc>
+}
+
+/**
+ * The progress cannot be told now. Nothing is erased meanwhile.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class WelcomeProgressError extends Schema.TaggedError<WelcomeProgressError>(
+  "@keyward/core/WelcomeProgressError"
+)("WelcomeProgressError", {
+  installationId: InstallationId,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  override get message(): string {
+    return `how far the Welcomes of installation ${this.installationId} are read is not known`
+  }
+}
+
+/**
+ * Reports an app's progress. Unless one is given the app reports none, and only time decides.
+ *
+ * @since 1.0.0
+ * @category references
+ */
+export class WelcomeProgress extends Context.Reference<WelcomeProgress>()("@keyward/core/WelcomeProgress", {
+  defaultValue: (): {
+    /** None where the app does not report for this installation. */
+    readonly get: (
+      installationId: InstallationId
+    ) => Effect.Effect<Option.Option<WelcomeProgressReport>, WelcomeProgressError>
+  } => ({ get: () => Effect.succeed(Option.none()) })
+}) {}
