@@ -46,6 +46,32 @@ export type WrongAnswer = Data.TaggedEnum<{
 export const WrongAnswer = Data.taggedEnum<WrongAnswer>()
 
 /**
+ * What goes wrong with a stream while it runs.
+ *
+ * - `Cut`: after so many messages it ends: well, by a broken connection, by a status, or never, saying nothing more
+ * - `Slow`: each message comes this much after the one before it was taken, by the clock of the node
+ * - `Doubled`: each message comes twice
+ * - `Swapped`: of each two messages the second comes first; one without a second waits for it
+ * - `LeftOut`: the nth message (from 1) never comes, later ones do
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type StreamFault = Data.TaggedEnum<{
+  Cut: { readonly after: number; readonly ending: "end" | "drop" | "hang" | GrpcStatus }
+  Slow: { readonly duration: Duration.DurationInput }
+  Doubled: {}
+  Swapped: {}
+  LeftOut: { readonly nth: number }
+}>
+
+/**
+ * @since 1.0.0
+ * @category constructors
+ */
+export const StreamFault = Data.taggedEnum<StreamFault>()
+
+/**
  * What goes wrong with one call. `stage` says what the node did before: nothing, or the whole call.
  *
  * - `Fail`: the caller gets this status; where the node accepted, the caller is misled
@@ -55,6 +81,7 @@ export const WrongAnswer = Data.taggedEnum<WrongAnswer>()
  * - `Late`: the caller gets no answer, and the node does the call later, whatever the caller does meanwhile: an upload that
  *   overtakes a newer one
  * - `Wrong`: the node does the call and answers something else
+ * - `Stream`: something goes wrong while a stream runs; a call that is answered once does not notice
  *
  * @since 1.0.0
  * @category models
@@ -66,6 +93,7 @@ export type Fault = Data.TaggedEnum<{
   Delay: { readonly duration: Duration.DurationInput }
   Late: { readonly duration: Duration.DurationInput }
   Wrong: { readonly answer: WrongAnswer }
+  Stream: { readonly how: StreamFault }
 }>
 
 /**
@@ -139,6 +167,23 @@ export const late = (duration: Duration.DurationInput): Fault => Fault.Late({ du
  * @category constructors
  */
 export const wrongAnswer = (answer: WrongAnswer): Fault => Fault.Wrong({ answer })
+
+/**
+ * A stream that breaks, or ends otherwise, after so many messages.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const cutAfter = (messages: number, ending: "end" | "drop" | "hang" | GrpcStatus = "drop"): Fault =>
+  Fault.Stream({ how: StreamFault.Cut({ after: messages, ending }) })
+
+/**
+ * A stream in which something goes wrong while it runs.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const streaming = (how: StreamFault): Fault => Fault.Stream({ how })
 
 /**
  * `RESOURCE_EXHAUSTED`, with or without the time to wait.

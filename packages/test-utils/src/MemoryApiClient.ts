@@ -1,6 +1,7 @@
 /**
- * The `ApiClient` port, and that of group messages, over a node in memory, with no network between: the real v3 client (its chunks, its checks of
- * answers, its errors) on a transport that calls the node directly. It meets the same script of faults as a dev node.
+ * The `ApiClient` port, and that of group messages, over a node in memory, with no network between: the real v3 client (its
+ * chunks, its checks of answers, its errors) on a transport that calls the node directly. It meets the same script of
+ * faults as a dev node.
  *
  * @since 1.0.0
  */

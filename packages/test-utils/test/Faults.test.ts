@@ -3,9 +3,13 @@ import { describe, expect, it } from "@effect/vitest"
 import {
   FetchKeyPackagesRequestSchema,
   FetchKeyPackagesResponseSchema,
-  UploadKeyPackageRequestSchema
+  SubscribeWelcomeMessagesRequestSchema,
+  UploadKeyPackageRequestSchema,
+  WelcomeMessageSchema,
+  WelcomeWrapperAlgorithm
 } from "@keyward/network/gen/xmtp/mls/api/v1/mls_pb"
 import { layerNode } from "@keyward/test-utils/devnode/DevNode"
+import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import { NodeApi } from "@keyward/test-utils/devnode/NodeApi"
 import { NodeState } from "@keyward/test-utils/devnode/NodeState"
 import { type InboxMembers, NodeValidation } from "@keyward/test-utils/devnode/NodeValidation"
@@ -14,6 +18,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 
 const call = { method: "uploadKeyPackage", via: "memory", request: new Uint8Array(0) } as const
@@ -190,4 +195,73 @@ describe("Faults", () => {
       ])
     }).pipe(Effect.provide(node))
   )
+
+  describe("streams", () => {
+    const installationKey = Uint8Array.of(1)
+    const welcomes = [11, 12, 13, 14, 15]
+
+    /** The stream of a topic with these Welcomes: what comes, and how it ends. */
+    const received = (fault: Faults.Fault, count: number) =>
+      Effect.gen(function* () {
+        const api = yield* NodeApi
+        const faults = yield* Faults.Faults
+        const { welcomes: log } = yield* NodeState
+        yield* Effect.forEach(welcomes, (byte) => {
+          const value = {
+            $typeName: "xmtp.mls.api.v1.WelcomeMessageInput.V1" as const,
+            installationKey,
+            data: Uint8Array.of(byte),
+            hpkePublicKey: new Uint8Array(0),
+            wrapperAlgorithm: WelcomeWrapperAlgorithm.SYMMETRIC_KEY,
+            welcomeMetadata: new Uint8Array(0)
+          }
+          return log.append(installationKey, { case: "v1", value }, Option.none())
+        })
+        yield* faults.enqueue("subscribeWelcomeMessages", fault)
+        const request = toBinary(
+          SubscribeWelcomeMessagesRequestSchema,
+          create(SubscribeWelcomeMessagesRequestSchema, { filters: [{ installationKey }] })
+        )
+        const bytes: Array<number> = []
+        const ending = yield* api.open("/xmtp.mls.api.v1.MlsApi/SubscribeWelcomeMessages", request, "memory").pipe(
+          Stream.take(count),
+          Stream.runForEach((message) =>
+            Effect.sync(() => {
+              const { version } = fromBinary(WelcomeMessageSchema, message)
+              if (version.case === "v1") bytes.push(version.value.data[0] ?? 0)
+            })
+          ),
+          Effect.match({ onSuccess: () => "end", onFailure: ({ _tag }) => _tag })
+        )
+        return { bytes, ending }
+      }).pipe(Effect.provide(node))
+
+    const { StreamFault } = Faults
+    it.effect.each<readonly [string, Faults.Fault, number, ReadonlyArray<number>, string]>([
+      ["ends early", Faults.cutAfter(2, "end"), 5, [11, 12], "end"],
+      ["is cut", Faults.cutAfter(2), 5, [11, 12], "ConnectionDropped"],
+      ["fails", Faults.cutAfter(0, Status.unavailable("restart")), 5, [], "GrpcStatus"],
+      ["repeats", Faults.streaming(StreamFault.Doubled()), 5, [11, 11, 12, 12, 13], "end"],
+      ["swaps", Faults.streaming(StreamFault.Swapped()), 4, [12, 11, 14, 13], "end"],
+      ["leaves out", Faults.streaming(StreamFault.LeftOut({ nth: 2 })), 4, [11, 13, 14, 15], "end"]
+    ])("a stream that %s", ([, fault, wanted, bytes, ending]) =>
+      Effect.gen(function* () {
+        expect(yield* received(fault, wanted)).toEqual({ bytes, ending })
+      })
+    )
+
+    it.effect("a stream that is slow, or falls silent", () =>
+      Effect.gen(function* () {
+        const slow = yield* Effect.fork(received(Faults.streaming(StreamFault.Slow({ duration: "1 minute" })), 3))
+        yield* TestClock.adjust("2 minutes")
+        expect(yield* Fiber.poll(slow)).toEqual(Option.none())
+        yield* TestClock.adjust("1 minute")
+        expect(yield* Fiber.join(slow)).toEqual({ bytes: [11, 12, 13], ending: "end" })
+
+        const silent = yield* Effect.fork(received(Faults.cutAfter(2, "hang"), 3))
+        yield* TestClock.adjust("10 days")
+        expect(yield* Fiber.poll(silent)).toEqual(Option.none())
+      })
+    )
+  })
 })

@@ -8,6 +8,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf"
 import { reflect } from "@bufbuild/protobuf/reflect"
 import { FetchKeyPackagesResponseSchema } from "@keyward/network/gen/xmtp/mls/api/v1/mls_pb"
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -88,6 +89,40 @@ const rearranged = <A>(
   }
 }
 
+const disturb = (
+  run: Stream.Stream<Uint8Array, NodeError>,
+  how: Faults.StreamFault
+): Stream.Stream<Uint8Array, NodeError> => {
+  switch (how._tag) {
+    case "Cut":
+      return Stream.concat(Stream.take(run, how.after), endingOf(how.ending))
+    case "Slow":
+      return Stream.mapEffect(run, (message) => Effect.delay(Effect.succeed(message), how.duration))
+    case "Doubled":
+      return Stream.mapConcat(run, (message) => [message, message])
+    case "Swapped":
+      return Stream.grouped(run, 2).pipe(Stream.map(Chunk.reverse), Stream.flattenChunks)
+    case "LeftOut":
+      return Stream.zipWithIndex(run).pipe(
+        Stream.filter(([, index]) => index + 1 !== how.nth),
+        Stream.map(([message]) => message)
+      )
+  }
+}
+
+const endingOf = (ending: "end" | "drop" | "hang" | GrpcStatus): Stream.Stream<never, NodeError> => {
+  switch (ending) {
+    case "end":
+      return Stream.empty
+    case "drop":
+      return Stream.fail(new ConnectionDropped())
+    case "hang":
+      return Stream.never
+    default:
+      return Stream.fail(ending)
+  }
+}
+
 const outcomeOf = (exit: Exit.Exit<number, NodeError>): Faults.Outcome =>
   Exit.match(exit, {
     onSuccess: (responseBytes) => Faults.Outcome.Answered({ code: 0, responseBytes }),
@@ -131,7 +166,8 @@ export const make = Effect.gen(function* () {
           Delay: ({ duration }) => Effect.delay(run, duration),
           Late: ({ duration }) =>
             run.pipe(Effect.delay(duration), Effect.forkIn(lifetime), Effect.zipRight(Effect.never)),
-          Wrong: ({ answer }) => Effect.map(run, (response) => falsify(handler.method.output, response, answer))
+          Wrong: ({ answer }) => Effect.map(run, (response) => falsify(handler.method.output, response, answer)),
+          Stream: () => run
         })
       })
       return yield* Effect.onExit(meet, (exit) => end(outcomeOf(Exit.map(exit, (response) => response.length))))
@@ -155,17 +191,31 @@ export const make = Effect.gen(function* () {
             Drop: ({ stage }) => cutShort(stage, Stream.fail(new ConnectionDropped())),
             Delay: ({ duration }) => Stream.concat(Stream.drain(Stream.fromEffect(Effect.sleep(duration))), run),
             Late: () => Stream.never,
-            Wrong: ({ answer }) => Stream.map(run, (message) => falsify(handler.method.output, message, answer))
+            Wrong: ({ answer }) => Stream.map(run, (message) => falsify(handler.method.output, message, answer)),
+            Stream: ({ how }) => disturb(run, how)
           })
         })
         let bytes = 0
+        let isWhole = false
         return meet.pipe(
           Stream.tap((message) =>
             Effect.sync(() => {
               bytes += message.length
             })
           ),
-          Stream.ensuringWith((exit) => end(outcomeOf(Exit.map(exit, () => bytes))))
+          Stream.concat(
+            Stream.execute(
+              Effect.sync(() => {
+                isWhole = true
+              })
+            )
+          ),
+          // A caller that takes no more is gone, as one that is interrupted.
+          Stream.ensuringWith((exit) =>
+            end(
+              Exit.isSuccess(exit) && !isWhole ? Faults.Outcome.Interrupted() : outcomeOf(Exit.map(exit, () => bytes))
+            )
+          )
         )
       })
     )
