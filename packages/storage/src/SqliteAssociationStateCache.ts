@@ -108,11 +108,15 @@ const decodeState = (inboxId: string, bytes: Uint8Array): Either.Either<Associat
   )
 
 /** What cannot be decoded is as good as not there: it is read from the network again, and `put` replaces it. */
-const orMiss = <A>(row: Either.Either<A, Refused>): Effect.Effect<Option.Option<A>> =>
-  Either.match(row, {
-    onLeft: ({ detail }) => Effect.as(Effect.logWarning(`passed over an unreadable row: ${detail}`), Option.none()),
-    onRight: (value) => Effect.succeed(Option.some(value))
-  })
+const readable = <A>(rows: ReadonlyArray<Either.Either<A, Refused>>): Effect.Effect<ReadonlyArray<A>> => {
+  const [unreadable, values] = Arr.separate(rows)
+  return Effect.as(
+    Effect.forEach(unreadable, ({ detail }) => Effect.logWarning(`passed over an unreadable row: ${detail}`), {
+      discard: true
+    }),
+    values
+  )
+}
 
 type Entry = Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0][number]
 
@@ -155,7 +159,7 @@ export const make: Effect.Effect<
   const transaction = yield* transactions.make(sql).pipe(toStorageError("open"))
 
   const on =
-    (run: "read" | "write", operation: string) =>
+    (run: "read" | "write" | "writeUnsynced", operation: string) =>
     <A>(body: Effect.Effect<A, SqlError | Refused>): Effect.Effect<A, StorageError> =>
       transaction[run](body).pipe(toStorageError(operation), transactions.retryBusy)
 
@@ -193,10 +197,7 @@ export const make: Effect.Effect<
           WHERE s.sequence_id =
             (SELECT max(n.sequence_id) FROM keyward_association_states AS n WHERE n.inbox_id = asked.value)`
         const found = new Map<string, StateAt>()
-        for (const one of raw) {
-          const row = yield* orMiss(stateRow(one))
-          if (Option.isSome(row)) found.set(row.value.state.inboxId, row.value)
-        }
+        for (const row of yield* readable(raw.map(stateRow))) found.set(row.state.inboxId, row)
         return inboxIds.map((inboxId) => Option.fromNullable(found.get(inboxId)))
       }).pipe(on("read", "getNewest"))
     ),
@@ -204,9 +205,10 @@ export const make: Effect.Effect<
     getAt: Effect.fn("SqliteAssociationStateCache.getAt")((inboxId: InboxId, sequenceId: bigint) =>
       Effect.gen(function* () {
         if (sequenceId > MAX_INT64) return Option.none()
-        const [raw] = yield* sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state
+        const raw = yield* sql`SELECT inbox_id, CAST(sequence_id AS TEXT) AS sequence_id, state
           FROM keyward_association_states WHERE inbox_id = ${inboxId} AND sequence_id = ${sequenceId}`
-        return raw === undefined ? Option.none() : Option.map(yield* orMiss(stateRow(raw)), ({ state }) => state)
+        const [row] = yield* readable(raw.map(stateRow))
+        return Option.map(Option.fromNullable(row), ({ state }) => state)
       }).pipe(on("read", "getAt"))
     ),
 
@@ -244,7 +246,8 @@ export const make: Effect.Effect<
           yield* deleteUnreadable(rows)
           yield* sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
         }
-      }).pipe(on("write", "put"))
+        // A commit that a power cut takes is read from the network again: no need to wait for the disk.
+      }).pipe(on("writeUnsynced", "put"))
     )
   }
 })
@@ -274,9 +277,7 @@ export const layer = (options: Options): Layer.Layer<AssociationStateCache, Stor
     AssociationStateCache,
     Effect.gen(function* () {
       const sql = yield* openFile(options)
-      // A commit that a power cut takes is read from the network again: no need to wait for the disk.
       yield* sql.unsafe(`PRAGMA busy_timeout = ${transactions.BUSY_TIMEOUT_MILLIS}`).pipe(toStorageError("open"))
-      yield* sql.unsafe("PRAGMA synchronous = NORMAL").pipe(toStorageError("open"))
       return yield* Effect.provideService(make, SqlClient.SqlClient, sql)
     })
   )

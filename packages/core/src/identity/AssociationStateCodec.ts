@@ -20,6 +20,7 @@ import {
   type MemberIdentifier as WireMemberIdentifier
 } from "../gen/xmtp/identity/associations/association_pb.ts"
 import * as hex from "../internal/hex.ts"
+import { attempt, ProstReader } from "../internal/prost.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import type { AssociationState, Member } from "./AssociationState.ts"
 import { InboxId } from "./InboxId.ts"
@@ -123,6 +124,109 @@ const decodeIdentifier = (wire: WireMemberIdentifier | undefined): MemberIdentif
   }
 }
 
+const readPasskey = (bytes: Uint8Array): MemberIdentifier | undefined => {
+  const reader = new ProstReader(bytes)
+  let key: Uint8Array | undefined
+  let relyingParty: string | undefined
+  for (let field = reader.nextField(), last = 0; field !== 0; last = field, field = reader.nextField()) {
+    if (field <= last) return undefined
+    if (field === 1) key = reader.delimited()
+    else if (field === 2) relyingParty = reader.text()
+    else return undefined
+  }
+  return { _tag: "Passkey", publicKey: key === undefined ? "" : hex.encode(key), ...encodeRelyingParty(relyingParty) }
+}
+
+const readIdentifier = (bytes: Uint8Array): MemberIdentifier | undefined => {
+  const reader = new ProstReader(bytes)
+  const field = reader.nextField()
+  const identifier: MemberIdentifier | undefined =
+    field === 1
+      ? { _tag: "Ethereum", address: reader.text() }
+      : field === 2
+        ? { _tag: "Installation", publicKey: hex.encode(reader.delimited()) }
+        : field === 3
+          ? readPasskey(reader.delimited())
+          : undefined
+  return reader.nextField() === 0 ? identifier : undefined
+}
+
+const readMember = (bytes: Uint8Array): Member | undefined => {
+  const reader = new ProstReader(bytes)
+  let identifier: MemberIdentifier | undefined
+  let addedBy: MemberIdentifier | undefined
+  let clientTimestampNs: bigint | undefined
+  let addedOnChainId: bigint | undefined
+  for (let field = reader.nextField(), last = 0; field !== 0; last = field, field = reader.nextField()) {
+    if (field <= last) return undefined
+    if (field === 1) identifier = readIdentifier(reader.delimited())
+    else if (field === 2) {
+      addedBy = readIdentifier(reader.delimited())
+      if (addedBy === undefined) return undefined
+    } else if (field === 3) clientTimestampNs = reader.uint64()
+    else if (field === 4) addedOnChainId = reader.uint64()
+    else return undefined
+  }
+  return identifier === undefined ? undefined : { identifier, addedBy, clientTimestampNs, addedOnChainId }
+}
+
+/**
+ * Reads what `encode` writes, in one pass and several times faster than the general reader. Nothing where fields come in
+ * another order, twice, or are none of ours: whether such bytes are a state is for the general reader to say.
+ */
+const readCanonical = (bytes: Uint8Array): AssociationState | undefined => {
+  const reader = new ProstReader(bytes)
+  const members = new Map<string, Member>()
+  const seenSignatures = new Set<string>()
+  let inboxId: string | undefined
+  let recovery = ""
+  let recoveryKind = 0
+  let relyingParty: string | undefined
+  for (let field = reader.nextField(), last = 0; field !== 0; last = field, field = reader.nextField()) {
+    if (field < last || (field === last && field !== 2 && field !== 4)) return undefined
+    switch (field) {
+      case 1:
+        inboxId = reader.text()
+        break
+      case 2: {
+        const entry = new ProstReader(reader.delimited())
+        if (entry.nextField() !== 1) return undefined
+        const filedUnder = readIdentifier(entry.delimited())
+        if (entry.nextField() !== 2) return undefined
+        const member = readMember(entry.delimited())
+        if (entry.nextField() !== 0 || filedUnder === undefined || member === undefined) return undefined
+        const id = toKey(member.identifier)
+        if (!equals(filedUnder, member.identifier) || members.has(id)) return undefined
+        members.set(id, member)
+        break
+      }
+      case 3:
+        recovery = reader.text()
+        break
+      case 4:
+        seenSignatures.add(hex.encode(reader.delimited()))
+        break
+      case 5:
+        recoveryKind = reader.int32()
+        break
+      case 6:
+        relyingParty = reader.text()
+        break
+      default:
+        return undefined
+    }
+  }
+  if (!isInboxId(inboxId)) return undefined
+  const recoveryIdentifier = decodeRecovery(recovery, recoveryKind, relyingParty)
+  return { inboxId, members, recoveryIdentifier, seenSignatures }
+}
+
+// An unknown kind counts as unspecified, which counts as Ethereum.
+const decodeRecovery = (text: string, kind: number, relyingParty: string | undefined): RootIdentifier =>
+  kind === IdentifierKind.PASSKEY
+    ? { _tag: "Passkey", publicKey: text, ...encodeRelyingParty(relyingParty) }
+    : { _tag: "Ethereum", address: text }
+
 const refuse = (reason: AssociationStateDecodeError["reason"], detail?: string) =>
   Either.left(new AssociationStateDecodeError({ reason, ...(detail === undefined ? {} : { detail }) }))
 
@@ -135,6 +239,11 @@ const isInboxId = Schema.is(InboxId)
  * @category conversions
  */
 export const decode = (bytes: Uint8Array): Either.Either<AssociationState, AssociationStateDecodeError> => {
+  const canonical = attempt(
+    () => readCanonical(bytes),
+    () => undefined
+  )
+  if (canonical !== undefined) return Either.right(canonical)
   const decoding = strictProtobuf.decode(AssociationStateSchema, bytes)
   if (Either.isLeft(decoding)) return refuse("NotProtobuf", decoding.left)
   const wire = decoding.right
@@ -157,11 +266,7 @@ export const decode = (bytes: Uint8Array): Either.Either<AssociationState, Assoc
   return Either.right({
     inboxId: wire.inboxId,
     members,
-    // An unknown kind counts as unspecified, which counts as Ethereum.
-    recoveryIdentifier:
-      wire.recoveryIdentifierKind === IdentifierKind.PASSKEY
-        ? { _tag: "Passkey", publicKey: wire.recoveryIdentifier, ...encodeRelyingParty(wire.relyingParty) }
-        : { _tag: "Ethereum", address: wire.recoveryIdentifier },
+    recoveryIdentifier: decodeRecovery(wire.recoveryIdentifier, wire.recoveryIdentifierKind, wire.relyingParty),
     seenSignatures: new Set(wire.seenSignatures.map(hex.encode))
   })
 }

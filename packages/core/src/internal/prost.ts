@@ -48,6 +48,13 @@ export const RECURSION_LIMIT = 100
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
+/** Node's own is several times faster; only some platforms have it. */
+const { Buffer: NodeBuffer } = globalThis
+const fromAscii: (bytes: Uint8Array) => string =
+  NodeBuffer === undefined
+    ? (bytes) => String.fromCharCode(...bytes)
+    : (bytes) => NodeBuffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
+
 /** A cursor over one message. */
 export class ProstReader {
   readonly #bytes: Uint8Array
@@ -78,7 +85,7 @@ export class ProstReader {
     let ascii = true
     for (let i = 0; i < bytes.length && ascii; i++) ascii = (bytes[i] ?? 0) < 0x80
     // The usual identity is 64 hex digits; this is several times faster than the decoder.
-    if (ascii && bytes.length <= 256) return String.fromCharCode(...bytes)
+    if (ascii && bytes.length <= 256) return fromAscii(bytes)
     try {
       return strictUtf8.decode(bytes)
     } catch {
@@ -90,6 +97,13 @@ export class ProstReader {
   int32(): number {
     this.#expect(VARINT)
     return this.#varint().low | 0
+  }
+
+  /** The current field as `uint64`. */
+  uint64(): bigint {
+    this.#expect(VARINT)
+    const { high, low } = this.#varint()
+    return high === 0 ? BigInt(low) : (BigInt(high) << 32n) | BigInt(low)
   }
 
   /** The current field as one or several enum values: a repeated field, packed or not. */

@@ -74,6 +74,32 @@ describe("AssociationStateCodec", () => {
     })
   }
 
+  /** A field that no reader knows, which sends the bytes to the general reader. */
+  const byGeneralReader = (bytes: Uint8Array) => Codec.decode(Uint8Array.from([...bytes, 0x78, 1]))
+
+  it(`the quick reader and the general one agree on states and on mutants of them (seed ${SEED})`, () => {
+    let read = 0
+    FastCheck.assert(
+      FastCheck.property(
+        associationState(inboxId),
+        FastCheck.array(FastCheck.tuple(FastCheck.nat(), FastCheck.nat(255)), { maxLength: 2 }),
+        (state, flips) => {
+          const bytes = Codec.encode(state)
+          for (const [at, mask] of flips) bytes[at % bytes.length] = (bytes[at % bytes.length] ?? 0) ^ mask
+          const general = byGeneralReader(bytes)
+          const quick = Codec.decode(bytes)
+          expect(Either.isRight(quick)).toBe(Either.isRight(general))
+          if (Either.isLeft(quick) || Either.isLeft(general)) return
+          read++
+          expect([...quick.right.members]).toEqual([...general.right.members])
+          expect({ ...quick.right, members: undefined }).toEqual({ ...general.right, members: undefined })
+        }
+      ),
+      { seed: SEED, numRuns: 3_000 }
+    )
+    expect(read).toBeGreaterThan(500)
+  })
+
   it(`[47] mutants of a state give a state or a typed error (seed ${SEED})`, () => {
     const [state] = FastCheck.sample(associationState(inboxId), { seed: 7, numRuns: 1 })
     if (state === undefined) throw new Error("no sample")
