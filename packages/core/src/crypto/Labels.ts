@@ -12,7 +12,13 @@
  */
 export type Label = Uint8Array
 
-const label = (text: string): Label => {
+/**
+ * The label of this name: `MLS 1.0 ` before it, and the length of both before that. ASCII, at most 55 characters.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const label = (text: string): Label => {
   const bytes = new TextEncoder().encode(`MLS 1.0 ${text}`)
   return Uint8Array.of(bytes.length, ...bytes)
 }
@@ -42,8 +48,32 @@ export const KEY_PACKAGE_TBS: Label = label("KeyPackageTBS")
 export const KEY_PACKAGE_REFERENCE: Label = label("KeyPackage Reference")
 
 /**
- * `SignContent` (RFC 9420 section 5.1.2) and `RefHashInput` (5.2), which have one layout: label and content, each
- * behind its length. The content is shorter than 2^30 bytes.
+ * The label of a GroupInfo's signature (RFC 9420 section 12.4.3).
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const GROUP_INFO_TBS: Label = label("GroupInfoTBS")
+
+/**
+ * The label under which a Welcome's group secrets are encrypted (RFC 9420 section 12.4.3.1).
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const WELCOME: Label = label("Welcome")
+
+/**
+ * The label under which XMTP wraps a whole Welcome once more (libxmtp `WELCOME_HPKE_LABEL`).
+ *
+ * @since 1.0.0
+ * @category constants
+ */
+export const MLS_WELCOME: Label = label("MLS_WELCOME")
+
+/**
+ * `SignContent` (RFC 9420 section 5.1.2), `RefHashInput` (5.2) and `EncryptContext` (5.1.3), which have one layout: label
+ * and content, each behind its length. The content is shorter than 2^30 bytes.
  *
  * @since 1.0.0
  * @category constructors
