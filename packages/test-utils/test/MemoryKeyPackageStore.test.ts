@@ -9,8 +9,12 @@ import * as Option from "effect/Option"
 import * as Arbitraries from "../src/Arbitraries.ts"
 import * as KeyPackageStoreContract from "../src/contracts/KeyPackageStoreContract.ts"
 import { layer, MemoryKeyPackageStore } from "../src/MemoryKeyPackageStore.ts"
+import { proofs } from "./Proofs.ts"
 
-KeyPackageStoreContract.suite("MemoryKeyPackageStore", layer)
+KeyPackageStoreContract.suite("MemoryKeyPackageStore", layer, {
+  proofs,
+  damage: (id) => Effect.flatMap(MemoryKeyPackageStore, (control) => control.damage(id))
+})
 
 it.effect("fails as often as it is told, writes nothing then, and remembers every call", () =>
   Effect.gen(function* () {
