@@ -46,7 +46,7 @@ const channelOptions: Grpc.ClientOptions = {
   "grpc.keepalive_time_ms": Duration.toMillis(keepalive.time),
   "grpc.keepalive_timeout_ms": Duration.toMillis(keepalive.timeout),
   "grpc.max_send_message_length": limits.messageBytes,
-  "grpc.max_receive_message_length": limits.messageBytes,
+  "grpc.max_receive_message_length": limits.answerBytes,
   "grpc.max_reconnect_backoff_ms": Duration.toMillis(maxReconnectBackoff),
   // Retrying belongs to the pipelines, which know what may be sent twice.
   "grpc.enable_retries": 0,

@@ -61,7 +61,7 @@ const toTransportError = (error: HttpClientError): Transport.GrpcStatusError | T
     ? httpStatusError(error.response)
     : new Transport.ConnectionError({ detail: reasonOf(error.cause ?? error.description) })
 
-const maxBodyBytes = limits.messageBytes + Framing.overhead
+const maxBodyBytes = limits.answerBytes + Framing.overhead
 
 /** The whole body, as long as it is no longer than an answer may be. */
 const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendError> =>
@@ -73,9 +73,7 @@ const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendE
       Stream.runForEach((chunk) => {
         length += chunk.length
         chunks.push(chunk)
-        return length > maxBodyBytes
-          ? new Transport.ProtocolError({ detail: `the answer is larger than ${limits.messageBytes} bytes` })
-          : Effect.void
+        return length > maxBodyBytes ? Framing.tooLarge : Effect.void
       })
     )
     const [first] = chunks

@@ -85,7 +85,11 @@ export class DeadlineError extends Schema.TaggedError<DeadlineError>("@keyward/n
  */
 export class ProtocolError extends Schema.TaggedError<ProtocolError>("@keyward/network/ProtocolError")(
   "ProtocolError",
-  { detail: Schema.String }
+  {
+    detail: Schema.String,
+    /** Whether it is one, but longer than `limits.answerBytes`: less may be asked for. */
+    isTooLarge: Schema.optionalWith(Schema.Boolean, { default: () => false })
+  }
 ) {
   override get message(): string {
     return `not a gRPC answer: ${this.detail}`

@@ -43,7 +43,7 @@ export const make = (
   options: V3ApiClientOptions = {}
 ): Effect.Effect<Context.Tag.Service<ApiClient>, NetworkConfigError, Transport> =>
   Effect.gen(function* () {
-    const { call, callAll, stream } = yield* Calls.make(options)
+    const { call, callAll, callPage, stream } = yield* Calls.make(options)
     const concurrency = options.concurrency ?? 4
     if (!(Number.isInteger(concurrency) && concurrency > 0)) {
       return yield* new NetworkConfigError({ option: "concurrency", detail: "must be a whole number above 0" })
@@ -114,9 +114,11 @@ export const make = (
         Effect.suspend(() => {
           const key = typeof topic === "string" ? InstallationId.toPublicKey(topic) : topic
           if (key.length === 0) return Calls.emptyTopic("queryWelcomeMessages")
-          const bounds = Requests.pageBounds(page)
-          return call("queryWelcomeMessages", Requests.queryWelcomeMessages(key, bounds), (bytes) =>
-            Responses.queryWelcomeMessages((served) => Calls.sameBytes(served, key), bounds, bytes)
+          return callPage(
+            "queryWelcomeMessages",
+            Requests.pageBounds(page),
+            (bounds) => Requests.queryWelcomeMessages(key, bounds),
+            (bounds, bytes) => Responses.queryWelcomeMessages((served) => Calls.sameBytes(served, key), bounds, bytes)
           )
         }).pipe(Effect.withSpan("ApiClient.queryWelcomeMessages")),
 

@@ -27,13 +27,15 @@ import type { V3CallOptions } from "./V3CallOptions.ts"
 export const make = (
   options: V3CallOptions = {}
 ): Effect.Effect<Context.Tag.Service<GroupMessages>, NetworkConfigError, Transport> =>
-  Effect.map(Calls.make(options), ({ call, callAll, stream }) => ({
+  Effect.map(Calls.make(options), ({ callAll, callPage, stream }) => ({
     queryGroupMessages: (groupId, page) =>
       Effect.suspend(() => {
         if (groupId.length === 0) return Calls.emptyTopic("queryGroupMessages")
-        const bounds = Requests.pageBounds(page)
-        return call("queryGroupMessages", Requests.queryGroupMessages(groupId, bounds), (bytes) =>
-          Responses.queryGroupMessages((served) => Calls.sameBytes(served, groupId), bounds, bytes)
+        return callPage(
+          "queryGroupMessages",
+          Requests.pageBounds(page),
+          (bounds) => Requests.queryGroupMessages(groupId, bounds),
+          (bounds, bytes) => Responses.queryGroupMessages((served) => Calls.sameBytes(served, groupId), bounds, bytes)
         )
       }).pipe(Effect.withSpan("GroupMessages.queryGroupMessages")),
 

@@ -118,8 +118,8 @@ describe("an answer", () => {
 
   it.scoped("that is larger than a message may be is none", () =>
     Effect.gen(function* () {
-      const { port } = yield* serve(answer(frame(new Uint8Array(limits.messageBytes + 1))))
-      expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "ProtocolError" })
+      const { port } = yield* serve(answer(frame(new Uint8Array(limits.answerBytes + 1))))
+      expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "ProtocolError", isTooLarge: true })
     })
   )
 

@@ -113,8 +113,8 @@ describe("an answer", () => {
         }
       })
       const error = yield* Effect.flip(answering(() => new Response(endless, { headers })))
-      expect(error).toMatchObject({ _tag: "ProtocolError" })
-      expect(sent).toBeLessThan(limits.messageBytes + 8 * chunk.length)
+      expect(error).toMatchObject({ _tag: "ProtocolError", isTooLarge: true })
+      expect(sent).toBeLessThan(limits.answerBytes + 8 * chunk.length)
     })
   )
 })

@@ -5,7 +5,7 @@
  *
  * @since 1.0.0
  */
-import type { ApiClient } from "@keyward/core/ports/ApiClient"
+import { type ApiClient, limits } from "@keyward/core/ports/ApiClient"
 import type { GroupMessages } from "@keyward/core/ports/GroupMessages"
 import * as Transport from "@keyward/network/Transport"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
@@ -39,7 +39,14 @@ export const layerTransport: Layer.Layer<Transport.Transport, never, NodeApi> = 
   Transport.Transport,
   Effect.map(NodeApi, (node) =>
     Transport.make({
-      unary: ({ message, path }) => Effect.mapError(node.call(path, message, "memory"), toTransportError),
+      unary: ({ message, path }) =>
+        node.call(path, message, "memory").pipe(
+          Effect.mapError(toTransportError),
+          Effect.filterOrFail(
+            (answer) => answer.length <= limits.answerBytes,
+            () => new Transport.ProtocolError({ detail: "larger than is read", isTooLarge: true })
+          )
+        ),
       open: ({ message, path }) => Effect.succeed(Stream.mapError(node.open(path, message, "memory"), toTransportError))
     })
   )

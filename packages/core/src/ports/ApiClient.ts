@@ -286,7 +286,7 @@ export class ApiClient extends Context.Tag("@keyward/core/ApiClient")<
     /**
      * One page of a Welcome topic. Pages one after the other, each from the `cursor` of the one before, hold every entry
      * once. An answer with an entry of another topic, out of order or not after the cursor is `MalformedResponse`; an
-     * empty topic is `InvalidRequest`.
+     * empty topic is `InvalidRequest`. A page has fewer entries than asked where they are too large for one answer.
      */
     readonly queryWelcomeMessages: (
       topic: WelcomeTopic,
@@ -324,8 +324,10 @@ export const limits = {
   inboxesPerRequest: 50,
   /** Entries of one page (xmtp-node-go `readStore.go`). */
   entriesPerPage: 100,
-  /** Bytes of one message, either way. */
-  messageBytes: 25 * 1024 * 1024
+  /** Bytes of one message that is sent. */
+  messageBytes: 25 * 1024 * 1024,
+  /** Bytes of one message that is read: whatever a node takes (50 MiB, xmtp-node-go `max-msg-size`), it may serve. */
+  answerBytes: 51 * 1024 * 1024
 } as const
 
 /**

@@ -12,6 +12,7 @@ import { ConnectionError, GrpcStatusError, type Metadata, ProtocolError } from "
  */
 const brokenAfterHeaders =
   /^(?:Connection dropped|Received RST_STREAM|Call cancelled|Stream refused|Bandwidth exhausted|Protocol not secure|read E|write E)/
+const tooLarge = /^Received message larger than max/
 const notAnAnswer = /^(?:Received message larger than max|No message received|Too many responses received)/
 
 /**
@@ -24,7 +25,9 @@ export const classify = (
 ): GrpcStatusError | ConnectionError | ProtocolError => {
   const { code, details, metadata } = status
   const bare = Object.keys(metadata).length === 0
-  if (sawHeaders && notAnAnswer.test(details) && (bare || code === 12)) return new ProtocolError({ detail: details })
+  if (sawHeaders && notAnAnswer.test(details) && (bare || code === 12)) {
+    return new ProtocolError({ detail: details, isTooLarge: tooLarge.test(details) })
+  }
   const broken = bare && (!sawHeaders || brokenAfterHeaders.test(details))
   return broken ? new ConnectionError({ detail: details }) : new GrpcStatusError({ code, detail: details, metadata })
 }

@@ -25,6 +25,12 @@ export const frame = (message: Uint8Array): Uint8Array => {
 /** Bytes that a body may have beside its message: both prefixes and the trailers. */
 export const overhead = 64 * 1024
 
+/** An answer that is longer than is read. */
+export const tooLarge = new ProtocolError({
+  detail: `the answer is larger than ${limits.answerBytes} bytes`,
+  isTooLarge: true
+})
+
 /** Percent-decodes a `grpc-message`. What is not valid stays as it came. */
 export const decodeDetail = (detail: string): string => {
   try {
@@ -95,7 +101,8 @@ const parseHead = (prefix: Uint8Array): Either.Either<Head, ProtocolError> => {
   if ((flags & COMPRESSED) !== 0) return refuse("compressed though not asked for")
   if (flags !== 0 && flags !== TRAILERS) return refuse(`unknown flags ${flags}`)
   const isTrailers = flags === TRAILERS
-  if (length > (isTrailers ? overhead : limits.messageBytes)) return refuse(`a frame of ${length} bytes`)
+  if (isTrailers && length > overhead) return refuse(`trailers of ${length} bytes`)
+  if (length > limits.answerBytes) return Either.left(tooLarge)
   return Either.right({ isTrailers, length })
 }
 

@@ -12,7 +12,7 @@ import { NetworkConfigError } from "../Endpoint.ts"
 import { toApiClientError } from "../ErrorMapping.ts"
 import { type Metadata, Transport } from "../Transport.ts"
 import type { V3CallOptions } from "../V3CallOptions.ts"
-import type { Request } from "./v3Requests.ts"
+import type { PageBounds, Request } from "./v3Requests.ts"
 import type { Decoded } from "./v3Responses.ts"
 
 const header = (
@@ -33,6 +33,13 @@ export interface V3Calls {
     operation: Operation,
     request: Request,
     read: (response: Uint8Array) => Decoded<A>
+  ) => Effect.Effect<A, ApiClientError>
+  /** One page. Where its entries are too large for one answer, fewer are asked for, down to one. */
+  readonly callPage: <A>(
+    operation: Operation,
+    bounds: PageBounds,
+    request: (bounds: PageBounds) => Request,
+    read: (bounds: PageBounds, response: Uint8Array) => Decoded<A>
   ) => Effect.Effect<A, ApiClientError>
   /** One request after the other; none is sent where one of them is too large. */
   readonly callAll: (
@@ -67,17 +74,27 @@ export const make = (options: V3CallOptions): Effect.Effect<V3Calls, NetworkConf
     const malformed = (operation: Operation) => (detail: string) =>
       new ApiClientError({ operation, reason: "MalformedResponse", detail })
 
+    const send = (request: Request) => transport.unary({ ...request, metadata, timeout })
+
     const call: V3Calls["call"] = (operation, request, read) =>
       Effect.gen(function* () {
         yield* checkSize(operation, request)
-        const response = yield* Effect.catchAll(transport.unary({ ...request, metadata, timeout }), (error) =>
-          toApiClientError(operation, error)
-        )
+        const response = yield* Effect.catchAll(send(request), (error) => toApiClientError(operation, error))
         return yield* Either.mapLeft(read(response), malformed(operation))
+      })
+
+    const callPage: V3Calls["callPage"] = (operation, bounds, request, read) =>
+      Effect.matchEffect(send(request(bounds)), {
+        onSuccess: (response) => Either.mapLeft(read(bounds, response), malformed(operation)),
+        onFailure: (error) =>
+          error._tag === "ProtocolError" && error.isTooLarge && bounds.limit > 1
+            ? callPage(operation, { ...bounds, limit: Math.ceil(bounds.limit / 10) }, request, read)
+            : toApiClientError(operation, error)
       })
 
     return {
       call,
+      callPage,
       callAll: (operation, requests, read) =>
         Effect.zipRight(
           Effect.forEach(requests, (request) => checkSize(operation, request), { discard: true }),

@@ -562,6 +562,24 @@ export const suite = <E>(name: string, layer: Layer.Layer<ApiClient | Faults.Fau
           expect(yield* faults.calls).toEqual([])
         }))
 
+      test("entries that are too large for one answer are read in several, down to one by one", () =>
+        Effect.gen(function* () {
+          const api = yield* ApiClient
+          const large = [1, 2, 3].map((seed) => ({
+            ...welcome(alice1.key, seed),
+            data: new Uint8Array(18 << 20).fill(seed)
+          }))
+          yield* api.sendWelcomeMessages([...large, welcome(alice1.key, 4)])
+          const { entries, pages } = yield* readAll(alice1.id, 0n)
+          expect(entries.map((entry) => (entry._tag === "Welcome" ? entry.data.at(-1) : undefined))).toEqual([
+            1,
+            2,
+            3,
+            welcome(alice1.key, 4).data.at(-1)
+          ])
+          expect(pages).toEqual([1, 3])
+        }))
+
       test("a topic that no one can have is not asked for", () =>
         Effect.gen(function* () {
           const api = yield* ApiClient

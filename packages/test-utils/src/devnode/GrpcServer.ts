@@ -18,6 +18,9 @@ import { NodeApi } from "./NodeApi.ts"
 /** Bytes that a client may send before it is told to go on: room for a large request in one go. */
 const WINDOW = 4 * 1024 * 1024
 
+/** Megabytes that one connection may have waiting, beyond which Node refuses its next call: several of the largest answers. */
+const SESSION_MEMORY = 1_024
+
 const HEADERS = { ":status": 200, "content-type": "application/grpc+proto" } as const
 
 const replyOn = (stream: Http2.ServerHttp2Stream): GrpcReply.GrpcReply => {
@@ -53,7 +56,7 @@ export const make = (options: ListenOptions): Effect.Effect<AddressInfo, ListenE
     const api = yield* NodeApi
     const run = yield* FiberSet.makeRuntime<never>()
     const sessions = new Set<Http2.ServerHttp2Session>()
-    const server = Http2.createServer({ settings: { initialWindowSize: WINDOW } })
+    const server = Http2.createServer({ maxSessionMemory: SESSION_MEMORY, settings: { initialWindowSize: WINDOW } })
 
     server.on("session", (session) => {
       sessions.add(session)
