@@ -10,8 +10,11 @@ import * as Option from "effect/Option"
 import type { AssociationState } from "../identity/AssociationState.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
+import * as IdentityUpdate from "../identity/IdentityUpdate.ts"
 import type { InboxId } from "../identity/InboxId.ts"
+import type { InstallationId } from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
+import * as MemberIdentifier from "../identity/MemberIdentifier.ts"
 import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
@@ -76,6 +79,30 @@ export const read: (
   const updates = log.map((entry) => entry.update)
   return { log, state: Option.some(yield* IdentityLog.resolve(updates, { expectedInboxId: inboxId })) }
 })
+
+/**
+ * The newest update of the log that adds the installation, whether or not it was revoked later.
+ *
+ * Fails with `IdentityError` where an entry of the log is no identity update.
+ *
+ * @since 1.0.0
+ * @category reading
+ */
+export const findAddition: (
+  inbox: InboxLog,
+  installationId: InstallationId
+) => Effect.Effect<Option.Option<Uint8Array>, IdentityError> = Effect.fn("InboxLog.findAddition")(
+  function* (inbox, installationId) {
+    const self = MemberIdentifier.installation(installationId)
+    for (const { update } of inbox.log.toReversed()) {
+      const { actions } = yield* IdentityUpdate.decode(update)
+      if (actions.some((a) => a._tag === "AddAssociation" && MemberIdentifier.equals(a.newMember, self))) {
+        return Option.some(update)
+      }
+    }
+    return Option.none()
+  }
+)
 
 /**
  * Publishes the exact bytes of an update, and believes the log rather than the answer: an answer that did not come may

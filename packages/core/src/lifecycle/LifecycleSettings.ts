@@ -34,7 +34,7 @@ export interface LifecycleSettingsShape {
   readonly confirmBy: "receipt" | "readBack"
   /** How long `readBack` waits before it asks what is wrong. */
   readonly confirmWithin: Duration.Duration
-  /** How often what the network serves is compared with the ledger. */
+  /** How often what the network serves is compared with the ledger: at least once a week. */
   readonly probeInterval: Duration.Duration
   /** How often erasing is tried again where a condition does not hold yet. */
   readonly cleanRetry: Duration.Duration

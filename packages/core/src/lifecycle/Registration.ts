@@ -20,11 +20,9 @@ import * as Schema from "effect/Schema"
 import * as AssociationState from "../identity/AssociationState.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
-import * as IdentityUpdate from "../identity/IdentityUpdate.ts"
 import * as InboxId from "../identity/InboxId.ts"
 import { InstallationId } from "../identity/InstallationId.ts"
 import * as InstallationKey from "../identity/InstallationKey.ts"
-import * as MemberIdentifier from "../identity/MemberIdentifier.ts"
 import * as RegistrationUpdate from "../identity/RegistrationUpdate.ts"
 import type { SignatureRequestError } from "../identity/SignatureRequest.ts"
 import * as hex from "../internal/hex.ts"
@@ -143,18 +141,6 @@ const refuse = (reason: RegistrationError["reason"], { inboxId, key }: Candidate
 const isMember = (inbox: InboxLog.InboxLog, { key }: Candidate): boolean =>
   Option.exists(inbox.state, (state) => AssociationState.hasInstallation(state, key.installationId))
 
-/** The newest update of the log that adds the installation, whether or not it was revoked later. */
-const findAddition = Effect.fn("Registration.findAddition")(function* (inbox: InboxLog.InboxLog, { key }: Candidate) {
-  const self = MemberIdentifier.installation(key.installationId)
-  for (const { update } of inbox.log.toReversed()) {
-    const { actions } = yield* IdentityUpdate.decode(update)
-    if (actions.some((a) => a._tag === "AddAssociation" && MemberIdentifier.equals(a.newMember, self))) {
-      return Option.some(update)
-    }
-  }
-  return Option.none()
-})
-
 /** Whether the log can still take the saved update: not if someone founded the inbox meanwhile. */
 const stillApplies = ({ state }: InboxLog.InboxLog, { inboxId }: Candidate, identityUpdate: Uint8Array) =>
   Option.match(state, {
@@ -174,7 +160,7 @@ type Progress =
 /** Reads off the store and the log what is left to do, and fails where it may not be done, before anything is spent. */
 const assess = Effect.fn("Registration.assess")(function* (candidate: Candidate, inbox: InboxLog.InboxLog) {
   const { registration } = candidate
-  const addition = yield* findAddition(inbox, candidate)
+  const addition = yield* InboxLog.findAddition(inbox, candidate.key.installationId)
   if (Option.isSome(addition)) {
     return isMember(inbox, candidate)
       ? ({ _tag: "Member", identityUpdate: addition.value } as Progress)

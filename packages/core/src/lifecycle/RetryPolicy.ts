@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import { ApiClientError } from "../ports/ApiClient.ts"
+import { LifecycleSettings } from "./LifecycleSettings.ts"
 
 /** The longest wait between two attempts. A node that asks for more is not waited for: the call fails at once. */
 const MAX_DELAY = Duration.seconds(30)
@@ -71,4 +72,16 @@ export const nextAttempt = (now: DateTime.Utc, error: unknown): Effect.Effect<(c
       const pause = Duration.times(Duration.min(longest, doubled), 0.8 + 0.2 * random)
       return DateTime.addDuration(now, Duration.min(Duration.hours(24), Duration.max(pause, retryAfter(error))))
     }
+  })
+
+/**
+ * When to look next at what the network serves: after the interval, up to a tenth earlier so that installations drift apart.
+ *
+ * @since 1.0.0
+ * @category schedules
+ */
+export const nextProbeAt = (now: DateTime.Utc): Effect.Effect<DateTime.Utc> =>
+  Effect.gen(function* () {
+    const { probeInterval } = yield* LifecycleSettings
+    return DateTime.addDuration(now, Duration.times(probeInterval, 1 - 0.1 * (yield* Random.next)))
   })

@@ -36,7 +36,7 @@ import type { Lease, LeaseError } from "./Lease.ts"
 import type { Exposed, Kept, Prepared, Published, RotationTrigger } from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { nextAttempt, retryTransient } from "./RetryPolicy.ts"
+import { nextAttempt, nextProbeAt, retryTransient } from "./RetryPolicy.ts"
 import * as Schedule from "./Schedule.ts"
 import type { SeenServed } from "./SeenServed.ts"
 import { underLease, withLease } from "./UnderLease.ts"
@@ -244,13 +244,6 @@ const replacementAt = ({ keyPackage: { lifetime } }: Kept, now: DateTime.Utc) =>
     return lastMillis < DateTime.toEpochMillis(byInterval) ? DateTime.unsafeMake(lastMillis) : byInterval
   })
 
-/** When to look at what the network serves: after the interval, up to a tenth earlier. */
-const nextProbe = (now: DateTime.Utc) =>
-  Effect.gen(function* () {
-    const { probeInterval } = yield* LifecycleSettings
-    return DateTime.addDuration(now, Duration.times(probeInterval, 1 - 0.1 * (yield* Random.next)))
-  })
-
 /**
  * Step 3, in one transaction: the row of the proof becomes Published, every earlier one of the installation Superseded with a
  * date of deletion, and the next rotation gets its deadline. Requests that came in since `startedAt` stay.
@@ -303,7 +296,7 @@ const mark = (lease: Lease, proof: UploadReceipt | SeenServed, entry: Kept, star
     const times = {
       startedAt: startedAt ?? at,
       rotateAt: yield* replacementAt(entry, at),
-      probeAt: yield* nextProbe(at)
+      probeAt: yield* nextProbeAt(at)
     }
     const marked = yield* store.markKeyPackagesBeforeIdToBeDeleted(lease, proof, {
       at,

@@ -185,13 +185,19 @@ export const lost: Schedule = {
 }
 
 /**
- * The furthest ahead that any deadline is ever written. One that is further ahead was written under a wrong clock and counts
- * as due.
+ * The furthest ahead that the next deadline of an installation ever is: there is a look at the network at least once a week.
+ * One that is further ahead was written under a wrong clock and counts as due.
  *
  * @since 1.0.0
  * @category constants
  */
-export const MAX_SPAN: Duration.Duration = Duration.days(200)
+export const MAX_SPAN: Duration.Duration = Duration.days(8)
+
+/** The same for a rotation by age. */
+const MAX_ROTATION_SPAN = Duration.days(200)
+
+/** The same for a request, and for the wait after a failure. */
+const MAX_WAIT = Duration.hours(25)
 
 const earliest = (times: Iterable<Option.Option<DateTime.Utc>>): Option.Option<DateTime.Utc> => {
   let found: Option.Option<DateTime.Utc> = Option.none()
@@ -229,11 +235,12 @@ export const rotationDueAt = (schedule: Schedule): Option.Option<DateTime.Utc> =
  * @category getters
  */
 export const dueTriggers = (schedule: Schedule, now: DateTime.Utc): ReadonlyArray<RotationTrigger> => {
-  if (!isDue(rotationDueAt(schedule), now)) return []
+  const waits = Option.exists(schedule.failures, ({ retryAt }) => !isDue(Option.some(retryAt), now, MAX_WAIT))
+  if (waits || Option.isSome(schedule.revokedAt)) return []
   const due = schedule.requests
-    .filter((request) => isDue(Option.some(requestDueAt(request)), now))
+    .filter((request) => isDue(Option.some(requestDueAt(request)), now, MAX_WAIT))
     .map(({ trigger }): RotationTrigger => trigger)
-  if (isDue(schedule.rotateAt, now)) due.push("Time")
+  if (isDue(schedule.rotateAt, now, MAX_ROTATION_SPAN)) due.push("Time")
   return due.sort((a, b) => PRIORITY.indexOf(a) - PRIORITY.indexOf(b))
 }
 
@@ -357,7 +364,8 @@ export const probeFailed =
   (now: DateTime.Utc, retryAt: (count: number) => DateTime.Utc, detail: string) =>
   (schedule: Schedule): Schedule => {
     const failures = failedAgain(schedule.probeFailures, now, retryAt, detail)
-    return { ...schedule, probeFailures: Option.some(failures), probeAt: Option.some(failures.retryAt) }
+    const confirmation = Option.map(schedule.confirmation, (waiting) => ({ ...waiting, confirmAt: failures.retryAt }))
+    return { ...schedule, probeFailures: Option.some(failures), probeAt: Option.some(failures.retryAt), confirmation }
   }
 
 const failedAgain = (

@@ -1,0 +1,194 @@
+/**
+ * Erases private keys that nothing can need any more: exactly those that are due, each in its own right.
+ *
+ * A row is erased when all of these hold: its date has passed; the network, asked just before, does not serve it; a complete
+ * reading of the Welcome inbox has begun since its date, where the app reports its progress; the wall clock can be believed.
+ * The last two wait no longer than the hard stop: the end of the package's lifetime and two graces.
+ *
+ * @since 1.0.0
+ */
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as permits from "../internal/retirementPermit.ts"
+import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
+import { WelcomeProgress, type WelcomeProgressReport } from "../ports/WelcomeProgress.ts"
+import type { ClockGuard } from "./ClockGuard.ts"
+import type { Installation } from "./Installation.ts"
+import type { Lease, LeaseError } from "./Lease.ts"
+import * as Ledger from "./Ledger.ts"
+import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
+import { LifecycleSettings, type LifecycleSettingsShape } from "./LifecycleSettings.ts"
+import { newestPublished, type Observation } from "./Reachability.ts"
+import type { RetirementPermit } from "./RetirementPermit.ts"
+import * as Schedule from "./Schedule.ts"
+
+/**
+ * What a cleaning did.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Cleaned {
+  /** How many rows lost their keys. */
+  readonly erased: number
+  /** When the next row may be erased, or a condition is asked again; none while nothing waits. */
+  readonly nextAt: Option.Option<DateTime.Utc>
+}
+
+const expiryOf = ({ keyPackage }: Ledger.Kept): DateTime.Utc =>
+  // Beyond what a date can be is beyond any clock.
+  DateTime.unsafeMake(Math.min(Number(keyPackage.lifetime.notAfter) * 1000, 8.64e15 - Duration.toMillis("365 days")))
+
+/**
+ * When a row's keys may be erased at the earliest: its date of deletion, or one grace after the end of its lifetime.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const deleteAtOf = (row: Ledger.Kept | Ledger.Quarantined, grace: Duration.Duration): DateTime.Utc =>
+  "_tag" in row && Ledger.isLive(row) ? DateTime.addDuration(expiryOf(row), grace) : row.deleteAt
+
+/**
+ * When waiting ends: two graces after the lifetime; for a row that cannot be read, two graces after its date.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const hardStopOf = (row: Ledger.Kept | Ledger.Quarantined, grace: Duration.Duration): DateTime.Utc =>
+  DateTime.addDuration("_tag" in row ? expiryOf(row) : row.deleteAt, Duration.times(grace, 2))
+
+/**
+ * When the first of an installation's rows may be erased.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const nextDeletionAt = (
+  { entries, quarantined }: InstallationLedger,
+  grace: Duration.Duration
+): Option.Option<DateTime.Utc> => {
+  const times = [...entries, ...quarantined].map((row) => deleteAtOf(row, grace))
+  return times.length === 0 ? Option.none() : Option.some(times.reduce(DateTime.min))
+}
+
+const reasonOf = (row: Ledger.Kept | Ledger.Quarantined): Ledger.RetirementReason => {
+  if (!("_tag" in row)) return "Unreadable"
+  return row._tag === "Superseded" || row._tag === "Rejected" ? row._tag : "Expired"
+}
+
+/** Everything that an erasure is decided by. */
+interface Evidence {
+  readonly now: DateTime.Utc
+  readonly grace: Duration.Duration
+  readonly ledger: InstallationLedger
+  readonly observation: Observation
+  readonly isClockTrusted: boolean
+  readonly isRotationFailing: boolean
+  /** None where the app does not report; `unknown` where it does and cannot tell now. */
+  readonly progress: Option.Option<WelcomeProgressReport> | "unknown"
+}
+
+const isServed = ({ served }: Observation, row: Ledger.Kept | Ledger.Quarantined): boolean =>
+  (served._tag === "Ours" && served.seen.entry.historyId === row.historyId) ||
+  (served._tag === "Damaged" && served.historyId === row.historyId)
+
+/** Whether nothing can need the keys of this row any more. */
+const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
+  const { grace, isClockTrusted, isRotationFailing, ledger, now, observation, progress } = evidence
+  const deleteAt = deleteAtOf(row, grace)
+  const hasPassed = (time: DateTime.Utc) =>
+    Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
+  const isOver = DateTime.greaterThanOrEqualTo(now, deleteAt) && (isClockTrusted || hasPassed(deleteAt))
+  if (!isOver || progress === "unknown") return false
+
+  const isNewest = "_tag" in row && row === newestPublished(ledger)
+  if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) {
+    // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
+    const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
+    // A network that takes no newer package contradicts a clock that says the newest is long expired.
+    return isInboxTried && (!isNewest || !isRotationFailing || hasPassed(deleteAt))
+  }
+  const isInboxRead = Option.match(progress, {
+    onNone: () => true,
+    onSome: ({ completeAsOf }) => Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
+  })
+  // The newest package goes only when a later one is published, or the network's own clock says that it has expired.
+  return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
+}
+
+/**
+ * Erases what is due. `observation` is what the network said just before.
+ *
+ * @since 1.0.0
+ * @category cleaning
+ */
+export const clean: (
+  lease: Lease,
+  installation: Installation,
+  ledger: InstallationLedger,
+  observation: Observation,
+  guard: ClockGuard
+) => Effect.Effect<Cleaned, StorageError | LeaseError, KeyPackageStore> = Effect.fn("Cleaner.clean")(function* (
+  lease,
+  { installationId, schedule: known },
+  ledger,
+  observation,
+  guard
+) {
+  const store = yield* KeyPackageStore
+  const settings = yield* LifecycleSettings
+  const { cleanRetry, grace } = settings
+  const now = yield* DateTime.now
+  const { get } = yield* WelcomeProgress
+  const progress = yield* Effect.catchAll(get(installationId), (error) =>
+    Effect.as(Effect.logWarning(error.message), "unknown" as const)
+  )
+  const isClockTrusted = yield* guard.isTrusted(grace)
+  const isRotationFailing = Option.isSome(known.failures)
+  const evidence: Evidence = { now, grace, ledger, observation, isClockTrusted, isRotationFailing, progress }
+
+  const rows = [...ledger.entries, ...ledger.quarantined]
+  const due = rows.filter((row) => mayErase(row, evidence))
+  const left = rows.filter((row) => !due.includes(row))
+  const nextAt = nextLook(left, now, settings)
+  if (due.length === 0) {
+    yield* store.modifySchedule(installationId, (schedule) => ({ ...schedule, cleanAt: nextAt }))
+    return { erased: 0, nextAt }
+  }
+  const { quarantined, retired } = yield* store.retire(lease, due.map(permitOf), {
+    at: now,
+    dropBefore: DateTime.subtractDuration(now, settings.tombstoneLifetime),
+    // The files still hold what was erased: cleaning is over once they are scrubbed too.
+    reschedule: Schedule.requestCleaning(DateTime.addDuration(now, cleanRetry))
+  })
+  for (const { historyId, reason } of retired) {
+    yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason }))
+  }
+  for (const historyId of quarantined) {
+    yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason: "Unreadable" }))
+  }
+  return { erased: retired.length + quarantined.length, nextAt }
+})
+
+const permitOf = (row: Ledger.Kept | Ledger.Quarantined): RetirementPermit => permits.issue(row, reasonOf(row))
+
+/** How long before it is asked again what is due: no deadline may be further ahead than `Schedule.MAX_SPAN`. */
+const LONGEST_WAIT = Duration.days(7)
+
+/** When the first of these rows is due; where one is due already and waits for a condition, after the retry. */
+const nextLook = (
+  rows: ReadonlyArray<Ledger.Kept | Ledger.Quarantined>,
+  now: DateTime.Utc,
+  { cleanRetry, grace }: LifecycleSettingsShape
+): Option.Option<DateTime.Utc> => {
+  if (rows.length === 0) return Option.none()
+  const first = rows.map((row) => deleteAtOf(row, grace)).reduce(DateTime.min)
+  return Option.some(
+    DateTime.clamp(first, {
+      minimum: DateTime.addDuration(now, cleanRetry),
+      maximum: DateTime.addDuration(now, LONGEST_WAIT)
+    })
+  )
+}

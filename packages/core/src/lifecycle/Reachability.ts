@@ -1,0 +1,271 @@
+/**
+ * Whether an installation can be invited: what the network serves for it, compared with the ledger and the keys.
+ *
+ * @since 1.0.0
+ */
+import * as Data from "effect/Data"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as AssociationState from "../identity/AssociationState.ts"
+import * as InstallationId from "../identity/InstallationId.ts"
+import * as seenServed from "../internal/seenServed.ts"
+import * as Codec from "../keypackage/Codec.ts"
+import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
+import { ApiClient, ApiClientError } from "../ports/ApiClient.ts"
+import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
+import { MlsCrypto } from "../ports/MlsCrypto.ts"
+import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import * as InboxLog from "./InboxLog.ts"
+import type { Installation } from "./Installation.ts"
+import type { HistoryId, Published, Retired } from "./Ledger.ts"
+import { LifecycleSettings } from "./LifecycleSettings.ts"
+import { retryTransient } from "./RetryPolicy.ts"
+import type { SeenServed } from "./SeenServed.ts"
+
+/**
+ * What the public path serves for an installation.
+ *
+ * - `Nothing`: no package
+ * - `Ours`: the bytes of a row whose keys should be here
+ * - `Erased`: a package of ours whose keys are erased
+ * - `Damaged`: a package of ours whose row cannot be read
+ * - `Unknown`: a package that bears our leaf key and that this store never made
+ * - `Foreign`: another installation's package, or no package at all
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Served = Data.TaggedEnum<{
+  Nothing: {}
+  Ours: { readonly seen: SeenServed; readonly hasKeys: boolean }
+  Erased: { readonly retired: Retired }
+  Damaged: { readonly historyId: HistoryId }
+  Unknown: { readonly ref: KeyPackageRef.KeyPackageRef }
+  Foreign: { readonly detail: string }
+}>
+
+const { Damaged, Erased, Foreign, Nothing, Ours, Unknown } = Data.taggedEnum<Served>()
+
+/**
+ * What the inbox's identity log says of the installation. `Unclear` where the log cannot be read or resolved now.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Membership = "Member" | "Revoked" | "NeverAdded" | "Unclear"
+
+/**
+ * What was seen, and when.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Observation {
+  readonly served: Served
+  readonly membership: Membership
+  readonly seenAt: DateTime.Utc
+  /** A time that the network's own clock has passed: that of the newest entry in the inbox's log. */
+  readonly networkTimeAtLeast: Option.Option<DateTime.Utc>
+}
+
+/**
+ * Whether an installation can be invited, and if not, why.
+ *
+ * - `Reachable`: the network serves our newest package, and its keys are here
+ * - `AcknowledgementMissing`: it serves a package of ours that we do not know to be accepted
+ * - `AwaitingConfirmation`: it still serves the package before, within the time that it may take
+ * - `ServesNothing`, `ServesOlder`, `ServesErased`, `ServesDamaged`, `ServesForeign`: it serves what it should not
+ * - `Expired`: it serves our newest package, whose lifetime is over or has not begun
+ * - `KeysMissing`: it serves our newest package, and its keys are not here
+ * - `DatabaseRestored`: it serves a package of this installation that this store never made
+ * - `CloneSuspected`: it does so again, after a package of ours was published in between: another process has a copy of
+ *   this store
+ * - `Revoked`: the inbox has revoked the installation
+ * - `NotRegistered`: the installation was never registered to the end
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Reachability = Data.TaggedEnum<{
+  Reachable: { readonly historyId: HistoryId; readonly until: DateTime.Utc }
+  AcknowledgementMissing: { readonly seen: SeenServed }
+  AwaitingConfirmation: { readonly historyId: HistoryId }
+  ServesNothing: {}
+  ServesOlder: { readonly seen: SeenServed }
+  ServesErased: { readonly retired: Retired }
+  ServesDamaged: { readonly historyId: HistoryId }
+  ServesForeign: { readonly detail: string }
+  Expired: { readonly historyId: HistoryId }
+  KeysMissing: { readonly historyId: HistoryId }
+  DatabaseRestored: { readonly ref: KeyPackageRef.KeyPackageRef }
+  CloneSuspected: { readonly ref: KeyPackageRef.KeyPackageRef }
+  Revoked: {}
+  NotRegistered: {}
+}>
+
+/**
+ * @since 1.0.0
+ * @category constructors
+ */
+export const Reachability = Data.taggedEnum<Reachability>()
+
+/** How often a look at the network is tried. */
+const ATTEMPTS = 3
+
+/** The key that a package names as its owner, or why there is none. */
+const ownerOf = (bytes: Uint8Array): Either.Either<InstallationId.InstallationId, string> =>
+  Codec.decode(bytes).pipe(
+    Either.mapLeft((error) => error.message),
+    Either.filterOrLeft(
+      ({ leafNode }) => leafNode.signatureKey.length === 32,
+      () => "its leaf has no Ed25519 key"
+    ),
+    Either.map(({ leafNode }) => InstallationId.fromPublicKey(leafNode.signatureKey))
+  )
+
+/** Which of our rows the bytes are, if any. */
+const identify = (installation: Installation, ledger: InstallationLedger, bytes: Uint8Array, seenAt: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const crypto = yield* MlsCrypto
+    const { installationId } = installation
+    const ref = KeyPackageRef.hashWith(crypto, bytes)
+    const entry = ledger.entries.find(({ keyPackage }) => keyPackage.ref === ref)
+    if (entry !== undefined) {
+      const keys = yield* store.getPrivateKeys(entry.historyId).pipe(
+        // Sealed keys that do not open are as good as none.
+        Effect.catchIf(
+          (error) => error.reason === "Corrupt",
+          () => Effect.succeedNone
+        )
+      )
+      return Ours({ seen: seenServed.issue(entry, seenAt), hasKeys: Option.isSome(keys) })
+    }
+    const damaged = ledger.quarantined.find((row) => Option.contains(row.ref, ref))
+    if (damaged !== undefined) return Damaged({ historyId: damaged.historyId })
+    const known = yield* store.findByRef(installationId, ref)
+    if (Option.isSome(known) && known.value._tag === "Retired") return Erased({ retired: known.value })
+    return Either.match(ownerOf(bytes), {
+      onLeft: (detail) => Foreign({ detail: `no key package: ${detail}` }),
+      onRight: (owner) =>
+        owner === installationId ? Unknown({ ref }) : Foreign({ detail: `the package of installation ${owner}` })
+    })
+  })
+
+const newestTime = ({ log }: InboxLog.InboxLog): Option.Option<DateTime.Utc> => {
+  let newest = 0n
+  for (const { serverTimestampNs } of log) if (serverTimestampNs > newest) newest = serverTimestampNs
+  return newest === 0n ? Option.none() : DateTime.make(Number(newest / 1_000_000n))
+}
+
+const membershipOf = (inbox: InboxLog.InboxLog, installationId: InstallationId.InstallationId) =>
+  Option.exists(inbox.state, (state) => AssociationState.hasInstallation(state, installationId))
+    ? Effect.succeed<Membership>("Member")
+    : Effect.map(
+        InboxLog.findAddition(inbox, installationId),
+        (addition): Membership => (Option.isSome(addition) ? "Revoked" : "NeverAdded")
+      )
+
+/**
+ * Asks the network what it serves for the installation, and what the inbox's log says of it. Writes nothing.
+ *
+ * Fails with the `ApiClientError` where the package cannot be asked for, with `StorageError` where the store cannot be read.
+ *
+ * @since 1.0.0
+ * @category looking
+ */
+export const look: (
+  installation: Installation,
+  ledger: InstallationLedger
+) => Effect.Effect<
+  Observation,
+  ApiClientError | StorageError,
+  KeyPackageStore | ApiClient | MlsCrypto | SmartContractWalletVerifier
+> = Effect.fn("Reachability.look")(function* (installation, ledger) {
+  const { inboxId, installationId } = installation
+  const api = yield* ApiClient
+  const { attemptTimeout } = yield* LifecycleSettings
+
+  const readInbox = InboxLog.read(inboxId).pipe(
+    Effect.flatMap((inbox) =>
+      Effect.map(membershipOf(inbox, installationId), (membership) => ({ membership, time: newestTime(inbox) }))
+    ),
+    // A log that is not to be had, or that nobody can resolve, says nothing about the package.
+    Effect.catchAll((error) =>
+      Effect.as(Effect.logWarning(error.message), { membership: "Unclear" as const, time: Option.none<DateTime.Utc>() })
+    )
+  )
+  const fetch = api.fetchKeyPackages([installationId]).pipe(
+    Effect.timeoutFail({
+      duration: attemptTimeout,
+      onTimeout: () => new ApiClientError({ operation: "fetchKeyPackages", reason: "Timeout" })
+    }),
+    retryTransient(ATTEMPTS)
+  )
+  const [[bytes = Option.none()], inbox] = yield* Effect.all([fetch, readInbox], { concurrency: 2 })
+  const seenAt = yield* DateTime.now
+  const served = Option.isNone(bytes) ? Nothing() : yield* identify(installation, ledger, bytes.value, seenAt)
+  return { served, membership: inbox.membership, seenAt, networkTimeAtLeast: inbox.time }
+})
+
+/** The newest package of an installation that the network has accepted. */
+export const newestPublished = ({ entries }: InstallationLedger): Published | undefined =>
+  entries.findLast((entry) => entry._tag === "Published")
+
+const isValidAt = ({ keyPackage: { lifetime } }: Published, at: DateTime.Utc): boolean => {
+  const now = BigInt(Math.floor(DateTime.toEpochMillis(at) / 1000))
+  return lifetime.notBefore <= now && now < lifetime.notAfter
+}
+
+/**
+ * What an observation means for the installation.
+ *
+ * @since 1.0.0
+ * @category looking
+ */
+export const judge = (
+  { registration, schedule }: Installation,
+  ledger: InstallationLedger,
+  { membership, seenAt, served }: Observation
+): Reachability => {
+  if (membership === "Revoked") return Reachability.Revoked()
+  if (registration._tag !== "Registered") return Reachability.NotRegistered()
+  const newest = newestPublished(ledger)
+  switch (served._tag) {
+    case "Nothing":
+      return Reachability.ServesNothing()
+    case "Erased":
+      return Reachability.ServesErased(served)
+    case "Damaged":
+      return Reachability.ServesDamaged(served)
+    case "Foreign":
+      return Reachability.ServesForeign(served)
+    case "Unknown": {
+      const isAgain = Option.exists(
+        schedule.strangers,
+        ({ seenAt: first }) => newest !== undefined && DateTime.greaterThanOrEqualTo(newest.publishedAt, first)
+      )
+      return isAgain ? Reachability.CloneSuspected(served) : Reachability.DatabaseRestored(served)
+    }
+    case "Ours": {
+      const { hasKeys, seen } = served
+      const { entry } = seen
+      const { historyId } = entry
+      const isNewest = newest === undefined || historyId >= newest.historyId
+      if (!isNewest) {
+        const waits = Option.exists(
+          schedule.confirmation,
+          (confirmation) => confirmation.historyId > historyId && DateTime.lessThan(seenAt, confirmation.until)
+        )
+        return waits ? Reachability.AwaitingConfirmation({ historyId }) : Reachability.ServesOlder({ seen })
+      }
+      if (!hasKeys) return Reachability.KeysMissing({ historyId })
+      if (entry._tag !== "Published") return Reachability.AcknowledgementMissing({ seen })
+      if (!isValidAt(entry, seenAt)) return Reachability.Expired({ historyId })
+      const until = DateTime.unsafeMake(Number(entry.keyPackage.lifetime.notAfter) * 1000)
+      return Reachability.Reachable({ historyId, until })
+    }
+  }
+}

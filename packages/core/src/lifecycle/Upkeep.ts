@@ -1,0 +1,508 @@
+/**
+ * What one installation needs now: looked at, repaired, rotated and cleaned, in this order, under one lease.
+ *
+ * @since 1.0.0
+ */
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import type { InstallationId } from "../identity/InstallationId.ts"
+import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
+import { PROFILE_VERSION } from "../keypackage/Profile.ts"
+import type { ApiClientError } from "../ports/ApiClient.ts"
+import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
+import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import * as Cleaner from "./Cleaner.ts"
+import type { ClockGuard } from "./ClockGuard.ts"
+import type { Installation } from "./Installation.ts"
+import type { Lease, LeaseError } from "./Lease.ts"
+import { type Doomed, isDoomed, isLive, type Kept, type Published, type RotationTrigger } from "./Ledger.ts"
+import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
+import { LifecycleSettings } from "./LifecycleSettings.ts"
+import * as Reachability from "./Reachability.ts"
+import { nextAttempt, nextProbeAt } from "./RetryPolicy.ts"
+import {
+  isFitToPublish,
+  markSeenServed,
+  type RotationContext,
+  rotateUnderLease,
+  sendAgain,
+  type WantedProfile
+} from "./Rotation.ts"
+import * as Schedule from "./Schedule.ts"
+import type { SeenServed } from "./SeenServed.ts"
+import { withLease } from "./UnderLease.ts"
+
+/**
+ * Why the upkeep of an installation broke off. What was reached is durable, and what is left is due again.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export type UpkeepError = ApiClientError | StorageError | LeaseError | KeyPackageGenerationError
+
+/**
+ * What upkeep needs.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type UpkeepContext = RotationContext | SmartContractWalletVerifier
+
+/**
+ * What upkeep did.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Report {
+  /** What a look at the network found; none if nobody looked, or no answer came. */
+  readonly reachability: Option.Option<Reachability.Reachability>
+  /** The package that was published, if one was. */
+  readonly published: Option.Option<Published>
+  /** How many private keys were erased. */
+  readonly erased: number
+}
+
+/**
+ * What to do, beyond what is due.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface UpkeepOptions {
+  readonly guard: ClockGuard
+  /** Look at the network, due or not: at the first upkeep of a process, and on request. */
+  readonly look: boolean
+  /** Repair what is found without regard to how often that was done lately. */
+  readonly insist?: boolean | undefined
+}
+
+/** An installation under its lease, with its rows. */
+interface Subject {
+  readonly lease: Lease
+  readonly installation: Installation
+  readonly ledger: InstallationLedger
+}
+
+const isDueAt = (deadline: Option.Option<DateTime.Utc>) =>
+  Effect.map(DateTime.now, (now) => Schedule.isDue(deadline, now))
+
+const reload = (lease: Lease) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const installation = yield* store.getInstallation(lease.installationId)
+    const ledger = yield* store.getLedger(lease.installationId)
+    return Option.map(installation, (found): Subject => ({ lease, installation: found, ledger }))
+  })
+
+/** Sets rows aside that cannot be read, so that they stop nothing. */
+const setAside = ({ installation: { installationId }, ledger, lease }: Subject) =>
+  Effect.gen(function* () {
+    if (ledger.unreadable.length === 0) return
+    const store = yield* KeyPackageStore
+    const { grace } = yield* LifecycleSettings
+    const at = yield* DateTime.now
+    // No package lives longer than this from now, whatever its columns say.
+    const latest = DateTime.addDuration(at, Duration.sum(LONGEST_LIFETIME, grace))
+    const quarantined = yield* store.quarantine(lease, ledger.unreadable, { at, latest })
+    for (const { column, deleteAt, historyId } of quarantined) {
+      yield* store.modifySchedule(installationId, Schedule.requestCleaning(deleteAt))
+      yield* emit(LifecycleEvent.Quarantined({ installationId, historyId, at, column, deleteAt }))
+    }
+  })
+
+/** What our own packages live, and an hour for rounding. */
+const LONGEST_LIFETIME = Duration.sum(Duration.days(84), Duration.hours(1))
+
+/** The kind of package to make: as the app said last, or as the last one was. */
+const wantedProfile = ({ installation, ledger }: Subject): WantedProfile =>
+  Option.match(installation.schedule.wanted, {
+    onSome: ({ includePostQuantum }) => ({ includePostQuantum }),
+    onNone: () => ({
+      includePostQuantum: ledger.entries.length === 0 || ledger.entries.some(isPostQuantum)
+    })
+  })
+
+const isPostQuantum = ({ keyPackage }: Kept): boolean => Option.isSome(keyPackage.postQuantumKey)
+
+/** Whether the published package is not of the kind that is wanted. A release older than the newest never says so. */
+const hasDrifted = (subject: Subject, { keyPackage }: Published): boolean =>
+  Option.exists(
+    subject.installation.schedule.wanted,
+    ({ includePostQuantum, profileVersion }) =>
+      profileVersion <= PROFILE_VERSION &&
+      (profileVersion < PROFILE_VERSION || Option.isSome(keyPackage.postQuantumKey) !== includePostQuantum)
+  )
+
+const reschedule = (
+  { installation: { installationId } }: Subject,
+  change: (schedule: Schedule.Schedule) => Schedule.Schedule
+) => Effect.flatMap(KeyPackageStore, (store) => store.modifySchedule(installationId, change))
+
+const requestRotation = (trigger: RotationTrigger, now: DateTime.Utc) => Schedule.requestRotation(trigger, now, now)
+
+/** All is well: when to look next. */
+const settleReachable = (subject: Subject, published: Published, seenAt: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const { installation } = subject
+    const { unreachable } = installation.schedule
+    const drifted = hasDrifted(subject, published)
+    const probeAt = Option.some(yield* nextProbeAt(seenAt))
+    yield* reschedule(subject, (schedule) => {
+      const settled: Schedule.Schedule = {
+        ...schedule,
+        probeAt,
+        probeFailures: Option.none(),
+        unreachable: Option.none(),
+        revokedAt: Option.none(),
+        strangers: Option.filter(schedule.strangers, (strangers) =>
+          DateTime.greaterThan(DateTime.addDuration(strangers.seenAt, STRANGERS_FORGOTTEN), seenAt)
+        ),
+        seenServedAt: Option.some(seenAt)
+      }
+      return drifted ? requestRotation("Profile", seenAt)(settled) : settled
+    })
+    if (Option.isSome(unreachable)) {
+      const { installationId } = installation
+      yield* emit(LifecycleEvent.Repaired({ installationId, at: seenAt, verdict: unreachable.value.verdict }))
+    }
+  })
+
+/** A suspicion that nothing confirmed is dropped after this long. */
+const STRANGERS_FORGOTTEN = Duration.days(30)
+
+/** Notes what is wrong, once, and when to look again. */
+const settleUnreachable = (
+  subject: Subject,
+  verdict: Reachability.Reachability["_tag"],
+  seenAt: DateTime.Utc,
+  change: (schedule: Schedule.Schedule) => Schedule.Schedule
+) =>
+  Effect.gen(function* () {
+    const { installationId, schedule: before } = subject.installation
+    const retryAt = yield* nextAttempt(seenAt, undefined)
+    yield* reschedule(subject, (schedule) => {
+      const since = Option.match(schedule.unreachable, { onNone: () => seenAt, onSome: (known) => known.since })
+      return {
+        ...Schedule.probeFailed(seenAt, retryAt, verdict)(change(schedule)),
+        unreachable: Option.some({ verdict, since })
+      }
+    })
+    if (!Option.exists(before.unreachable, (known) => known.verdict === verdict)) {
+      yield* emit(LifecycleEvent.Unreachable({ installationId, at: seenAt, verdict }))
+    }
+  })
+
+/** Has the newest package sent again where that helps, else one made. */
+const restore = (subject: Subject, seenAt: DateTime.Utc) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { minimumRemainingLifetime } = yield* LifecycleSettings
+    const newest = Reachability.newestPublished(subject.ledger)
+    // What waits to be sent replaces what is served anyway.
+    const isWaiting = subject.ledger.entries.some(
+      ({ _tag, historyId }) => (_tag === "Exposed" || _tag === "Prepared") && historyId > (newest?.historyId ?? 0)
+    )
+    const isFit =
+      newest !== undefined && isFitToPublish(newest, wantedProfile(subject), seenAt, minimumRemainingLifetime)
+    const hasKeys =
+      isFit &&
+      Option.isSome(
+        yield* Effect.catchIf(
+          store.getPrivateKeys(newest.historyId),
+          (error) => error.reason === "Corrupt",
+          () => Effect.succeedNone
+        )
+      )
+    if (hasKeys && !isWaiting) yield* sendAgain(subject.lease, newest)
+    else yield* reschedule(subject, requestRotation("Repair", seenAt))
+  })
+
+/** A package that waits for its deletion is served again: its keys stay one grace longer, up to the hard stop. */
+const keep = (subject: Subject, seen: SeenServed, doomed: Doomed) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { grace } = yield* LifecycleSettings
+    const deleteAt = DateTime.min(DateTime.addDuration(seen.seenAt, grace), Cleaner.hardStopOf(doomed, grace))
+    yield* store.postponeDeletion(subject.lease, seen, { at: yield* DateTime.now, deleteAt })
+  })
+
+/** Whether what is wrong may be repaired now: not more often than the wait after the last repair allows. */
+const mayRepair = ({ installation: { schedule } }: Subject, seenAt: DateTime.Utc, insist: boolean): boolean =>
+  insist || !Option.exists(schedule.probeFailures, ({ retryAt }) => DateTime.greaterThan(retryAt, seenAt))
+
+/** Acts on what was seen. */
+const act = (
+  subject: Subject,
+  verdict: Reachability.Reachability,
+  observation: Reachability.Observation,
+  insist: boolean
+) =>
+  Effect.gen(function* () {
+    const { seenAt } = observation
+    const { installation, ledger, lease } = subject
+    const { schedule } = installation
+    const { probeInterval } = yield* LifecycleSettings
+    const newest = Reachability.newestPublished(ledger)
+    switch (verdict._tag) {
+      case "Reachable": {
+        if (newest === undefined) return
+        // A publication that waited for this, or that was cut short: the earlier packages are superseded now.
+        const isMarked = !ledger.entries.some((entry) => isLive(entry) && entry.historyId < newest.historyId)
+        if (observation.served._tag === "Ours" && (!isMarked || Option.isSome(schedule.confirmation))) {
+          yield* markSeenServed(lease, observation.served.seen)
+        }
+        return yield* settleReachable(subject, newest, seenAt)
+      }
+      case "AcknowledgementMissing": {
+        const { seen } = verdict
+        // What a restored copy of the database knows only as prepared has been sent all the same.
+        if (seen.entry._tag === "Prepared") {
+          return yield* settleUnreachable(subject, verdict._tag, seenAt, requestRotation("Repair", seenAt))
+        }
+        const { published } = yield* markSeenServed(lease, seen)
+        return yield* settleReachable(subject, published, seenAt)
+      }
+      case "AwaitingConfirmation": {
+        const again = DateTime.addDuration(seenAt, CONFIRM_AGAIN)
+        yield* reschedule(subject, (known) => ({
+          ...known,
+          confirmation: Option.map(known.confirmation, (waiting) => ({ ...waiting, confirmAt: again }))
+        }))
+        return
+      }
+      case "ServesOlder":
+      case "ServesNothing":
+      case "ServesErased":
+      case "ServesDamaged":
+      case "ServesForeign": {
+        if (verdict._tag === "ServesOlder" && isDoomed(verdict.seen.entry)) {
+          yield* keep(subject, verdict.seen, verdict.seen.entry)
+        }
+        // The time to wait for a confirmation is over: what is wrong is treated as such from now on.
+        const giveUp = (known: Schedule.Schedule): Schedule.Schedule => ({ ...known, confirmation: Option.none() })
+        const repairs = mayRepair(subject, seenAt, insist)
+        yield* settleUnreachable(subject, verdict._tag, seenAt, giveUp)
+        if (repairs) yield* restore(subject, seenAt)
+        return
+      }
+      case "Expired":
+      case "KeysMissing":
+        return yield* settleUnreachable(subject, verdict._tag, seenAt, requestRotation("Repair", seenAt))
+      case "DatabaseRestored":
+      case "CloneSuspected": {
+        // Two copies of one store must not rotate against each other: at most one repair a day.
+        const isDue =
+          insist ||
+          !Option.exists(schedule.strangers, (known) =>
+            DateTime.greaterThan(DateTime.addDuration(known.seenAt, Duration.days(1)), seenAt)
+          )
+        yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => {
+          const strangers = isDue
+            ? Option.some({
+                count: Option.match(known.strangers, { onNone: () => 1, onSome: (s) => s.count + 1 }),
+                seenAt
+              })
+            : known.strangers
+          return isDue ? requestRotation("Repair", seenAt)({ ...known, strangers }) : { ...known, strangers }
+        })
+        if (verdict._tag === "CloneSuspected") {
+          const tomorrow = DateTime.addDuration(seenAt, Duration.days(1))
+          yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(tomorrow) }))
+        }
+        return
+      }
+      case "Revoked": {
+        yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => ({
+          ...known,
+          revokedAt: Option.orElse(known.revokedAt, () => Option.some(seenAt))
+        }))
+        const later = DateTime.addDuration(seenAt, probeInterval)
+        yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(later) }))
+        return
+      }
+      case "NotRegistered":
+        yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.none(), confirmation: Option.none() }))
+        return
+    }
+    return verdict satisfies never
+  }).pipe(
+    Effect.zipRight(
+      // Added to the inbox again: its package is replaced at once.
+      Option.isSome(subject.installation.schedule.revokedAt) && observation.membership === "Member"
+        ? reschedule(subject, (known) =>
+            requestRotation("Repair", observation.seenAt)({ ...known, revokedAt: Option.none() })
+          )
+        : Effect.void
+    )
+  )
+
+/** How often a confirmation is looked for. */
+const CONFIRM_AGAIN = Duration.seconds(10)
+
+/** Looks at the network and acts on what it finds. None where no answer came; that is noted, and asked again later. */
+const probe = (subject: Subject, insist: boolean) =>
+  Effect.gen(function* () {
+    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger))
+    if (Either.isLeft(looked)) {
+      const error = looked.left
+      if (error._tag === "StorageError") return yield* error
+      const now = yield* DateTime.now
+      const retryAt = yield* nextAttempt(now, error)
+      yield* reschedule(subject, Schedule.probeFailed(now, retryAt, error.message))
+      return Option.none()
+    }
+    const observation = looked.right
+    const verdict = Reachability.judge(subject.installation, subject.ledger, observation)
+    yield* act(subject, verdict, observation, insist)
+    return Option.some({ observation, verdict })
+  })
+
+/** Which packages a budget counts. */
+const budgetOf = (trigger: RotationTrigger): "unlimited" | "welcome" | "repair" | "other" => {
+  switch (trigger) {
+    case "Registration":
+    case "Manual":
+      return "unlimited"
+    case "Welcome":
+      return "welcome"
+    case "Repair":
+      return "repair"
+    default:
+      return "other"
+  }
+}
+
+const HOUR = Duration.hours(1)
+
+/** When the budget of a trigger has room: none if it has now. */
+const heldUntil = ({ ledger }: Subject, trigger: RotationTrigger, now: DateTime.Utc) =>
+  Effect.map(LifecycleSettings, (settings) => {
+    const budget = budgetOf(trigger)
+    if (budget === "unlimited") return Option.none<DateTime.Utc>()
+    const limit = {
+      welcome: settings.welcomeRotationsPerHour,
+      repair: settings.repairRotationsPerHour,
+      other: settings.otherRotationsPerHour
+    }[budget]
+    const since = DateTime.subtractDuration(now, HOUR)
+    const recent = ledger.entries.filter(
+      (entry) =>
+        budgetOf(entry.trigger) === budget &&
+        DateTime.greaterThan(entry.createdAt, since) &&
+        DateTime.lessThanOrEqualTo(entry.createdAt, now)
+    )
+    const oldest = recent[Math.max(0, recent.length - limit)]
+    return recent.length < limit || oldest === undefined
+      ? Option.none()
+      : Option.some(DateTime.addDuration(oldest.createdAt, HOUR))
+  })
+
+/** Rotates if something due asks for it and its budget has room. */
+const rotateIfDue = (subject: Subject) =>
+  Effect.gen(function* () {
+    const now = yield* DateTime.now
+    for (const trigger of Schedule.dueTriggers(subject.installation.schedule, now)) {
+      const held = yield* heldUntil(subject, trigger, now)
+      if (Option.isSome(held)) {
+        yield* reschedule(subject, Schedule.hold(trigger, held.value))
+        continue
+      }
+      const { published } = yield* rotateUnderLease(subject.lease, subject.installation, {
+        wanted: wantedProfile(subject),
+        trigger
+      })
+      return Option.some(published)
+    }
+    return Option.none<Published>()
+  })
+
+/** Erases what is due, if the network says what it serves. */
+const cleanIfDue = (subject: Subject, guard: ClockGuard) =>
+  Effect.gen(function* () {
+    if (!(yield* isDueAt(subject.installation.schedule.cleanAt))) return 0
+    const store = yield* KeyPackageStore
+    const { cleanRetry, grace } = yield* LifecycleSettings
+    const now = yield* DateTime.now
+    const later = DateTime.addDuration(now, cleanRetry)
+    const first = Cleaner.nextDeletionAt(subject.ledger, grace)
+    if (!Option.exists(first, (at) => DateTime.lessThanOrEqualTo(at, now))) {
+      // Nothing is due yet but the files, which may hold what an earlier cleaning erased.
+      yield* store.scrub
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: first }))
+      return 0
+    }
+    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger))
+    if (Either.isLeft(looked)) {
+      if (looked.left._tag === "StorageError") return yield* looked.left
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: Option.some(later) }))
+      return 0
+    }
+    const observation = looked.right
+    const { served } = observation
+    if (served._tag === "Ours" && isDoomed(served.seen.entry)) yield* keep(subject, served.seen, served.seen.entry)
+    // Served by a network that should serve a newer one: a look is due, and with it the repair.
+    if (Reachability.judge(subject.installation, subject.ledger, observation)._tag !== "Reachable") {
+      yield* reschedule(subject, Schedule.requestProbe(now))
+    }
+    const { erased, nextAt } = yield* Cleaner.clean(
+      subject.lease,
+      subject.installation,
+      subject.ledger,
+      observation,
+      guard
+    )
+    if (erased > 0) {
+      yield* store.scrub
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
+    }
+    return erased
+  })
+
+/**
+ * Does for one installation what is due: sets damaged rows aside, looks at the network, repairs, rotates, erases. Holds its lease
+ * from the first to the last; fails with `Held` while somebody else does.
+ *
+ * A step that fails leaves a time at which to try again.
+ *
+ * @since 1.0.0
+ * @category upkeep
+ */
+export const upkeep: (
+  installationId: InstallationId,
+  options: UpkeepOptions
+) => Effect.Effect<Report, UpkeepError, UpkeepContext> = Effect.fn("Upkeep.upkeep")(
+  function* (installationId, options) {
+    yield* Effect.annotateCurrentSpan({ installationId })
+    const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0 }
+    return yield* withLease(installationId, (lease) =>
+      Effect.gen(function* () {
+        const first = yield* reload(lease)
+        if (Option.isNone(first)) return nothing
+        let subject = first.value
+        const again = Effect.map(reload(lease), (found) => {
+          if (Option.isSome(found)) subject = found.value
+        })
+        if (subject.ledger.unreadable.length > 0) {
+          yield* setAside(subject)
+          yield* again
+        }
+
+        const { confirmation, probeAt } = subject.installation.schedule
+        const confirmAt = Option.map(confirmation, (waiting) => waiting.confirmAt)
+        const looks = options.look || (yield* isDueAt(probeAt)) || (yield* isDueAt(confirmAt))
+        const probed = looks ? yield* probe(subject, options.insist ?? false) : Option.none()
+        if (looks) yield* again
+
+        // A rotation that fails keeps nothing from being erased.
+        const rotated = yield* Effect.either(rotateIfDue(subject))
+        yield* again
+        const erased = yield* cleanIfDue(subject, options.guard)
+        return { reachability: Option.map(probed, ({ verdict }) => verdict), published: yield* rotated, erased }
+      })
+    )
+  }
+)
