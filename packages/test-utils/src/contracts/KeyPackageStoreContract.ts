@@ -10,10 +10,12 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import type * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as installations from "../internal/storeContractInstallations.ts"
 import * as kit from "../internal/storeContractKit.ts"
 import * as ledger from "../internal/storeContractLedger.ts"
+import * as schedule from "../internal/storeContractSchedule.ts"
 
 /**
  * What a test of one store brings along: how genuine proofs are made without the network that they speak of (`sighting`, `permit`),
@@ -42,10 +44,9 @@ export const snapshot: (
  * @category suites
  */
 export const suite = <R, E>(name: string, layer: Layer.Layer<KeyPackageStore | R, E>, harness: Harness<R>): void => {
-  const fresh = <A, E2>(effect: Effect.Effect<A, E2, KeyPackageStore | R>) =>
+  const fresh = <A, E2>(effect: Effect.Effect<A, E2, KeyPackageStore | Scope.Scope | R>) =>
     TestClock.setTime(DateTime.toEpochMillis(kit.T0)).pipe(
-      Effect.zipRight(Effect.provide(effect, Layer.fresh(layer))),
-      Effect.scoped
+      Effect.zipRight(Effect.provide(Effect.scoped(effect), Layer.fresh(layer)))
     )
   /** `KEYWARD_SEED` replays a run; vitest prints the seed of one that failed. */
   const seed = Number(process.env["KEYWARD_SEED"] ?? 20_260_301)
@@ -56,7 +57,7 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KeyPackageStore | R
     property: <A, E2>(
       title: string,
       arbitrary: FastCheck.Arbitrary<A>,
-      body: (value: A) => Effect.Effect<void, E2, KeyPackageStore | R>
+      body: (value: A) => Effect.Effect<void, E2, KeyPackageStore | Scope.Scope | R>
     ) =>
       it.effect.prop(title, [arbitrary], ([value]) => fresh(Effect.suspend(() => body(value))), {
         fastCheck: { seed, numRuns: 25 }
@@ -65,6 +66,7 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KeyPackageStore | R
 
   describe(`${name} keeps the contract of KeyPackageStore:`, () => {
     installations.declare(tools)
+    schedule.declare(tools)
     ledger.declare(tools)
   })
 }

@@ -25,6 +25,7 @@ import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import * as Arbitraries from "../Arbitraries.ts"
 
 /** What a test of one store brings along. */
@@ -40,11 +41,11 @@ export interface Harness<R> {
 
 /** How a section declares its tests: each over a store of its own, at `T0`. */
 export interface Tools<R> extends Harness<R> {
-  readonly test: <A, E>(title: string, body: () => Effect.Effect<A, E, KeyPackageStore | R>) => void
+  readonly test: <A, E>(title: string, body: () => Effect.Effect<A, E, KeyPackageStore | Scope.Scope | R>) => void
   readonly property: <A, E>(
     title: string,
     arbitrary: FastCheck.Arbitrary<A>,
-    body: (value: A) => Effect.Effect<void, E, KeyPackageStore | R>
+    body: (value: A) => Effect.Effect<void, E, KeyPackageStore | Scope.Scope | R>
   ) => void
 }
 
