@@ -5,9 +5,15 @@ import * as Http2 from "node:http2"
 import * as Net from "node:net"
 import { describe, expect, it } from "@effect/vitest"
 import { limits } from "@keyward/core/ports/ApiClient"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as TestClock from "effect/TestClock"
 import * as TestServices from "effect/TestServices"
 import * as GrpcTransport from "../src/GrpcTransport.ts"
@@ -137,6 +143,182 @@ describe("an answer", () => {
         stream.end("<html>")
       })
       expect(yield* Effect.flip(callOn(port))).toMatchObject({ _tag: "GrpcStatusError", code: 14 })
+    })
+  )
+})
+
+describe("a stream", () => {
+  const openOn = (port: number, timeout = call.timeout) =>
+    Stream.unwrap(
+      Effect.map(GrpcTransport.make({ url: `http://127.0.0.1:${port}` }), ({ serverStreaming }) =>
+        serverStreaming({ ...call, timeout })
+      )
+    )
+
+  /** The length and the first byte of each message, then how it ended. */
+  const read = (stream: Stream.Stream<Uint8Array, { readonly _tag: string }, Scope.Scope>) =>
+    Effect.gen(function* () {
+      const messages: Array<readonly [number, number | undefined]> = []
+      const ended = yield* Effect.exit(
+        Stream.runForEach(stream, (message) =>
+          Effect.sync(() => {
+            expect(Buffer.isBuffer(message)).toBe(false)
+            messages.push([message.length, message[0]])
+          })
+        )
+      )
+      return { messages, error: Exit.isSuccess(ended) ? null : Option.getOrNull(Cause.failureOption(ended.cause)) }
+    })
+
+  it.scoped("brings every message, however large or empty, and ends well; the node is told no deadline", () =>
+    Effect.gen(function* () {
+      let seen: Http2.IncomingHttpHeaders = {}
+      const sizes = [3, 0, 1, 20 << 20, 0, ...Array.from({ length: 200 }, (_, index) => index)]
+      const body = Buffer.concat(sizes.map((size, index) => frame(new Uint8Array(size).fill(index))))
+      const { port } = yield* serve((stream, headers) => {
+        seen = headers
+        answer(body)(stream, headers)
+      })
+      const { error, messages } = yield* read(openOn(port))
+      expect(error).toBeNull()
+      expect(messages).toEqual(sizes.map((size, index) => [size, size === 0 ? undefined : index % 256]))
+      expect(seen["grpc-timeout"]).toBeUndefined()
+    })
+  )
+
+  it.scoped("that ends otherwise fails after all that came before", () =>
+    Effect.gen(function* () {
+      const body = Buffer.concat(Array.from({ length: 50 }, (_, index) => frame(Uint8Array.of(index))))
+      const { port } = yield* serve(answer(body, { "grpc-status": "14", "grpc-message": "restart" }))
+      const { error, messages } = yield* read(openOn(port))
+      expect(messages.map(([, first]) => first)).toEqual(Array.from({ length: 50 }, (_, index) => index))
+      expect(error).toMatchObject({ _tag: "GrpcStatusError", code: 14, detail: "restart" })
+    })
+  )
+
+  it.scoped("that is refused or ended before it began says so", () =>
+    Effect.gen(function* () {
+      const only =
+        (trailers: Record<string, string>): OnStream =>
+        (stream) =>
+          stream.respond({ ...HEADERS, ...trailers }, { endStream: true })
+      const { port: refused } = yield* serve(only({ "grpc-status": "12", "grpc-message": "unknown" }))
+      expect((yield* read(openOn(refused))).error).toMatchObject({ _tag: "GrpcStatusError", code: 12 })
+      const { port: empty } = yield* serve(only({ "grpc-status": "0" }))
+      expect(yield* read(openOn(empty))).toEqual({ messages: [], error: null })
+    })
+  )
+
+  it.scoped("whose connection breaks, or that breaks itself, is a connection failure", () =>
+    Effect.gen(function* () {
+      const breaks: ReadonlyArray<(stream: Http2.ServerHttp2Stream) => void> = [
+        (stream) => stream.session?.destroy(),
+        (stream) => stream.close(Http2.constants.NGHTTP2_INTERNAL_ERROR)
+      ]
+      for (const breakIt of breaks) {
+        let break_ = () => {}
+        const { port } = yield* serve((stream) => {
+          stream.respond(HEADERS)
+          stream.write(frame(Uint8Array.of(7)))
+          break_ = () => breakIt(stream)
+        })
+        // Broken once the message has come.
+        const broken = Stream.tap(openOn(port), () => Effect.sync(() => break_()))
+        const { error, messages } = yield* read(broken)
+        expect(messages).toEqual([[1, 7]])
+        expect(error).toMatchObject({ _tag: "ConnectionError" })
+      }
+    })
+  )
+
+  it.scoped("is to begin in time, and may then be silent for days", () =>
+    Effect.gen(function* () {
+      const streams: Array<Http2.ServerHttp2Stream> = []
+      let onCall = () => {}
+      const { port } = yield* serve((stream) => {
+        streams.push(stream)
+        onCall()
+      })
+      const called = Effect.async<void>((resume) => {
+        onCall = () => resume(Effect.void)
+      })
+      const late = yield* Effect.fork(read(openOn(port)))
+      yield* called
+      yield* TestClock.adjust("29999 millis")
+      expect(yield* Fiber.poll(late)).toMatchObject({ _tag: "None" })
+      yield* TestClock.adjust("1 millis")
+      expect((yield* Fiber.join(late)).error).toMatchObject({ _tag: "DeadlineError" })
+
+      const came = yield* Deferred.make<void>()
+      const timely = yield* Effect.fork(
+        read(Stream.tap(openOn(port), () => Deferred.succeed(came, undefined)).pipe(Stream.take(2)))
+      )
+      yield* called
+      const stream = streams[1]
+      stream?.respond(HEADERS)
+      stream?.write(frame(Uint8Array.of(1)))
+      yield* Deferred.await(came)
+      yield* TestClock.adjust("3 days")
+      expect(yield* Fiber.poll(timely)).toMatchObject({ _tag: "None" })
+      stream?.write(frame(Uint8Array.of(2)))
+      expect(yield* Fiber.join(timely)).toEqual({
+        messages: [
+          [1, 1],
+          [1, 2]
+        ],
+        error: null
+      })
+    })
+  )
+
+  it.scoped("brings no more than is taken, and ends at the node with whoever takes it", () =>
+    Effect.gen(function* () {
+      const chunk = frame(new Uint8Array(64 * 1024))
+      let written = 0
+      let closed = () => {}
+      const { port } = yield* serve((stream) => {
+        stream.respond(HEADERS)
+        stream.once("close", () => closed())
+        const fill = () => {
+          // Far more than a patient node would keep for one caller.
+          while (written < 256 << 20) {
+            written += chunk.length
+            if (!stream.write(chunk)) return
+          }
+        }
+        stream.on("drain", fill)
+        fill()
+      })
+      const gone = Effect.async<void>((resume) => {
+        closed = () => resume(Effect.void)
+      })
+      const took = yield* Deferred.make<void>()
+      const taken = openOn(port).pipe(
+        Stream.runForEach(() => Effect.zipRight(Deferred.succeed(took, undefined), Effect.never))
+      )
+      const fiber = yield* Effect.fork(taken)
+      yield* Deferred.await(took)
+      // Until nothing moves any more.
+      let last = -1
+      yield* Effect.repeat(
+        Effect.suspend(() => {
+          last = written
+          return TestServices.provideLive(Effect.sleep("30 millis"))
+        }),
+        { until: () => written === last }
+      )
+      expect(written).toBeLessThan(8 << 20)
+      const ending = yield* Effect.fork(gone)
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fiber)
+      yield* Fiber.join(ending)
+    })
+  )
+
+  it.scoped("that finds no node fails", () =>
+    Effect.gen(function* () {
+      const port = yield* Effect.scoped(listening(Net.createServer()))
+      expect((yield* read(openOn(port))).error).toMatchObject({ _tag: "ConnectionError" })
     })
   )
 })

@@ -7,9 +7,16 @@ import type { HttpClientRequest } from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { describe, expect, it } from "@effect/vitest"
 import { limits } from "@keyward/core/ports/ApiClient"
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FastCheck from "effect/FastCheck"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as TestClock from "effect/TestClock"
 import * as GrpcWebTransport from "../src/GrpcWebTransport.ts"
 import { frame } from "../src/internal/grpcWebFraming.ts"
 
@@ -115,6 +122,158 @@ describe("an answer", () => {
       const error = yield* Effect.flip(answering(() => new Response(endless, { headers })))
       expect(error).toMatchObject({ _tag: "ProtocolError", isTooLarge: true })
       expect(sent).toBeLessThan(limits.answerBytes + 8 * chunk.length)
+    })
+  )
+})
+
+describe("a stream", () => {
+  const reading = (response: () => Response) =>
+    Effect.gen(function* () {
+      const { serverStreaming } = yield* GrpcWebTransport.make({ url: "https://example.org" })
+      const messages: Array<Uint8Array> = []
+      const ended = yield* Effect.exit(
+        Stream.runForEach(serverStreaming(call), (message) => Effect.sync(() => messages.push(message)))
+      )
+      return { messages, error: Exit.isSuccess(ended) ? null : Option.getOrNull(Cause.failureOption(ended.cause)) }
+    }).pipe(
+      Effect.provide(
+        Layer.succeed(
+          HttpClient.HttpClient,
+          HttpClient.make((request) => Effect.sync(() => HttpClientResponse.fromWeb(request, response())))
+        )
+      )
+    )
+
+  /** A body that comes in these pieces, and then stays open where it is told to. */
+  const inPieces = (pieces: ReadonlyArray<Uint8Array>, { open = false, onCancel = () => {} } = {}) =>
+    new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        for (const piece of pieces) controller.enqueue(piece)
+        if (!open) controller.close()
+      },
+      cancel: onCancel
+    })
+
+  const status = (text: string): Uint8Array => {
+    const bytes = frame(new TextEncoder().encode(text))
+    bytes[0] = 0x80
+    return bytes
+  }
+
+  it.effect("brings every message, however the body is cut", () =>
+    Effect.gen(function* () {
+      const sent = [Uint8Array.of(1, 2, 3), new Uint8Array(0), Uint8Array.of(4), new Uint8Array(300).fill(5)]
+      const whole = Uint8Array.from(Buffer.concat([...sent.map(frame), ok]))
+      const cuts = FastCheck.sample(FastCheck.array(FastCheck.nat(whole.length), { maxLength: 40 }), {
+        seed: 6,
+        numRuns: 60
+      })
+      for (const places of [[], Array.from(whole.keys()), ...cuts]) {
+        const edges = [0, ...places.toSorted((one, other) => one - other), whole.length]
+        const pieces = edges.slice(1).map((edge, index) => whole.slice(edges[index], edge))
+        expect(yield* reading(() => new Response(inPieces(pieces), { headers }))).toEqual({
+          messages: sent,
+          error: null
+        })
+      }
+    })
+  )
+
+  it.effect.each<readonly [string, () => Response, object | null]>([
+    [
+      "a status in the trailers",
+      () =>
+        new Response(inPieces([frame(Uint8Array.of(1)), status("grpc-status: 14\r\ngrpc-message: re%20start")]), {
+          headers
+        }),
+      { _tag: "GrpcStatusError", code: 14, detail: "re start" }
+    ],
+    ["no trailers", () => new Response(inPieces([frame(Uint8Array.of(1))]), { headers }), { _tag: "ConnectionError" }],
+    [
+      "half a frame",
+      () => new Response(inPieces([frame(Uint8Array.of(1)), frame(Uint8Array.of(1)).slice(0, 3)]), { headers }),
+      { _tag: "ConnectionError" }
+    ],
+    [
+      "trailers without a status",
+      () => new Response(inPieces([frame(Uint8Array.of(1)), status("a: b")]), { headers }),
+      { _tag: "ProtocolError" }
+    ],
+    [
+      "a compressed frame",
+      () => new Response(inPieces([frame(Uint8Array.of(1)), Uint8Array.of(1, 0, 0, 0, 0)]), { headers }),
+      { _tag: "ProtocolError" }
+    ],
+    [
+      "a frame larger than is read",
+      () =>
+        new Response(inPieces([frame(Uint8Array.of(1)), Uint8Array.of(0, 255, 0, 0, 0)], { open: true }), { headers }),
+      { _tag: "ProtocolError", isTooLarge: true }
+    ],
+    [
+      "trailers without an end",
+      () =>
+        new Response(inPieces([frame(Uint8Array.of(1)), Uint8Array.of(128, 255, 0, 0, 0)], { open: true }), {
+          headers
+        }),
+      { _tag: "ProtocolError" }
+    ],
+    [
+      "an end that is followed by more",
+      () => new Response(inPieces([frame(Uint8Array.of(1)), ok, frame(Uint8Array.of(2))], { open: true }), { headers }),
+      null
+    ]
+  ])("with %s keeps what came before", ([, response, expected]) =>
+    Effect.gen(function* () {
+      const { error, messages } = yield* reading(response)
+      expect(messages).toEqual([Uint8Array.of(1)])
+      if (expected === null) expect(error).toBeNull()
+      else expect(error).toMatchObject(expected)
+    })
+  )
+
+  it.effect("without messages may be told by its headers alone", () =>
+    Effect.gen(function* () {
+      const only = (trailers: Record<string, string>, httpStatus = 200) =>
+        reading(() => new Response(null, { status: httpStatus, headers: { ...headers, ...trailers } }))
+      expect(yield* only({ "grpc-status": "0" })).toEqual({ messages: [], error: null })
+      expect((yield* only({ "grpc-status": "12" })).error).toMatchObject({ _tag: "GrpcStatusError", code: 12 })
+      expect((yield* only({}, 503)).error).toMatchObject({ _tag: "GrpcStatusError", code: 14 })
+      const page = yield* reading(() => new Response("<html>", { headers: { "content-type": "text/html" } }))
+      expect(page.error).toMatchObject({ _tag: "ProtocolError" })
+    })
+  )
+
+  it.effect("that is silent for 4 minutes ends well, and its connection is let go", () =>
+    Effect.gen(function* () {
+      let cancelled = false
+      const onCancel = () => {
+        cancelled = true
+      }
+      const fiber = yield* Effect.fork(
+        reading(() => new Response(inPieces([frame(Uint8Array.of(1))], { open: true, onCancel }), { headers }))
+      )
+      yield* TestClock.adjust("239 seconds")
+      expect(yield* Fiber.poll(fiber)).toEqual(Option.none())
+      yield* TestClock.adjust("1 seconds")
+      expect(yield* Fiber.join(fiber)).toEqual({ messages: [Uint8Array.of(1)], error: null })
+      expect(cancelled).toBe(true)
+    })
+  )
+
+  it.effect("that does not begin in time is given up", () =>
+    Effect.gen(function* () {
+      const never = Layer.succeed(
+        HttpClient.HttpClient,
+        HttpClient.make(() => Effect.never)
+      )
+      const fiber = yield* GrpcWebTransport.make({ url: "https://example.org" }).pipe(
+        Effect.flatMap(({ serverStreaming }) => Effect.flip(Stream.runDrain(serverStreaming(call)))),
+        Effect.provide(never),
+        Effect.fork
+      )
+      yield* TestClock.adjust("30 seconds")
+      expect(yield* Fiber.join(fiber)).toMatchObject({ _tag: "DeadlineError" })
     })
   )
 })

@@ -39,3 +39,41 @@ export const sessionUploadRequests: ReadonlyArray<RequestVector> = session.keyPa
 export const sessionPublishRequests: ReadonlyArray<RequestVector> = session.identityUpdates.map(
   ({ identityUpdate, publishRequest }) => ({ payload: identityUpdate, request: publishRequest })
 )
+
+/**
+ * A Welcome or a pointer, and how its sender wrote it.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface SentWelcomeVector {
+  readonly isPointer: boolean
+  /** The topic. */
+  readonly installationKey: string
+  readonly wrapperAlgorithm: number
+  readonly hpkePublicKey: string
+  /** The sealed Welcome, or the sealed pointer. */
+  readonly sealed: string
+  /** Of a Welcome only. */
+  readonly welcomeMetadata: string
+  /** The `WelcomeMessageInput` (protobuf). */
+  readonly input: string
+}
+
+/**
+ * The seven Welcomes of the same session: direct ones, a shared one, and the pointers at it.
+ *
+ * @since 1.0.0
+ * @category vectors
+ */
+export const sessionSentWelcomes: ReadonlyArray<SentWelcomeVector> = session.welcomes.map(
+  ({ data, hpkePublicKey, input, installationKey, kind, welcomeMetadata, welcomePointer, wrapperAlgorithm }) => ({
+    isPointer: kind === "welcomePointer",
+    installationKey,
+    wrapperAlgorithm,
+    hpkePublicKey,
+    sealed: data ?? welcomePointer ?? "",
+    welcomeMetadata: welcomeMetadata ?? "",
+    input
+  })
+)
