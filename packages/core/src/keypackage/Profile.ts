@@ -60,12 +60,12 @@ export const ExtensionType = {
   lastResort: 0x000a,
   /** XMTP's OpenMLS fork: group metadata that never changes. */
   immutableMetadata: 0xf000,
-  /** libxmtp: group membership. */
-  groupMembership: 0xff00,
-  /** libxmtp: group permissions. */
-  groupPermissions: 0xff01,
   /** libxmtp: group metadata that changes. */
-  mutableMetadata: 0xff02,
+  mutableMetadata: 0xff00,
+  /** libxmtp: group membership. */
+  groupMembership: 0xff01,
+  /** libxmtp: group permissions. */
+  groupPermissions: 0xff02,
   /** libxmtp: the key that Welcomes are wrapped to, when it is not `init_key`. */
   welcomeWrapperEncryption: 0xff03,
   /** libxmtp: the ciphers of Welcome pointers that the installation opens. */
@@ -95,9 +95,9 @@ export const CAPABILITIES: Capabilities = {
     ExtensionType.applicationId,
     ExtensionType.immutableMetadata,
     ExtensionType.appDataDictionary,
+    ExtensionType.groupPermissions,
     ExtensionType.mutableMetadata,
     ExtensionType.groupMembership,
-    ExtensionType.groupPermissions,
     ExtensionType.welcomeWrapperEncryption,
     ExtensionType.welcomePointeeEncryptionAeadTypes
   ],

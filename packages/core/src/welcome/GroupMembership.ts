@@ -11,7 +11,7 @@ import { attempt, ProstReader } from "../internal/prost.ts"
 import { MalformedWelcome } from "./WelcomeError.ts"
 
 /**
- * The extension 0xff00 of the GroupContext (`xmtp.mls.message_contents.GroupMembership`).
+ * The extension 0xff01 of the GroupContext (`xmtp.mls.message_contents.GroupMembership`).
  *
  * @since 1.0.0
  * @category models
