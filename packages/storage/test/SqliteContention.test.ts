@@ -15,6 +15,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as SqliteKeyPackageStore from "../src/SqliteKeyPackageStore.ts"
@@ -116,7 +117,14 @@ describe("one file, many writers", () => {
                   Effect.zipRight(
                     // Lets the other connection in between.
                     Effect.yieldNow(),
-                    Effect.map(store.insertKeyPackageHistory(lease, generated, T0), ({ historyId }) => historyId)
+                    Effect.map(
+                      store.insertKeyPackageHistory(lease, generated, {
+                        at: T0,
+                        trigger: "Manual",
+                        reschedule: identity
+                      }),
+                      ({ historyId }) => historyId
+                    )
                   ),
                 { concurrency: "unbounded" }
               )

@@ -9,6 +9,7 @@ import { describe, expect, it } from "@effect/vitest"
 import type { Installation } from "@keyward/core/lifecycle/Installation"
 import type { Lease } from "@keyward/core/lifecycle/Lease"
 import { uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore, type StorageError } from "@keyward/core/ports/KeyPackageStore"
 import type { KeySealer } from "@keyward/core/ports/KeySealer"
@@ -22,6 +23,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
@@ -36,9 +38,14 @@ const T0 = DateTime.unsafeMake("2026-03-01T00:00:00Z")
 const atT0 = TestClock.setTime(DateTime.toEpochMillis(T0))
 const publication = {
   at: T0,
-  deleteAt: DateTime.add(T0, { hours: 24 }),
-  nextRotationAt: DateTime.add(T0, { days: 30 })
+  deleteAt: Option.some(DateTime.add(T0, { hours: 24 })),
+  reschedule: Schedule.published({
+    startedAt: T0,
+    rotateAt: DateTime.add(T0, { days: 30 }),
+    probeAt: DateTime.add(T0, { days: 1 })
+  })
 }
+const insertion = { at: T0, trigger: "Manual" as const, reschedule: identity }
 
 const one = <A>(arbitrary: FastCheck.Arbitrary<A>, seed: number): A =>
   FastCheck.sample(arbitrary, { numRuns: 1, seed })[0] as A
@@ -75,7 +82,7 @@ const installed = (seed: number) =>
 const rotate = (installation: Installation, lease: Lease, seed: number) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
-    const prepared = yield* store.insertKeyPackageHistory(lease, packageOf(installation, seed), T0)
+    const prepared = yield* store.insertKeyPackageHistory(lease, packageOf(installation, seed), insertion)
     const receipt = yield* uploadKeyPackage(lease, prepared).pipe(
       Effect.provide(Layer.mock(ApiClient, { uploadKeyPackage: () => Effect.void }))
     )
@@ -87,13 +94,13 @@ const populate = Effect.gen(function* () {
   const store = yield* KeyPackageStore
   const one = yield* installed(1)
   const two = yield* installed(2)
-  yield* store.saveIdentityUpdate(one.lease, new Uint8Array([1, 2, 3]))
+  yield* store.saveIdentityUpdate(one.lease, new Uint8Array([1, 2, 3]), T0)
   yield* store.markRegistered(one.lease, T0)
   yield* rotate(one.installation, one.lease, 10)
   yield* rotate(one.installation, one.lease, 11)
-  const exposed = yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 12), T0)
+  const exposed = yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 12), insertion)
   yield* store.markExposed(one.lease, exposed, T0)
-  yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 13), T0)
+  yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 13), insertion)
   yield* rotate(two.installation, two.lease, 14)
   return { one, two, installations: [one.installation, two.installation] }
 })
@@ -286,7 +293,7 @@ describe("sealing keys", () => {
           yield* SqliteKeyPackageStore.resealAll({ filename: file }).pipe(
             Effect.provide(sealer("2027-03", 9, [sealingKey("2026-03", 7)]))
           )
-          const late = store.insertKeyPackageHistory(lease, packageOf(installation, 2), T0)
+          const late = store.insertKeyPackageHistory(lease, packageOf(installation, 2), insertion)
           expect(yield* Effect.flip(late)).toMatchObject({ _tag: "StorageError", reason: "WrongSealingKey" })
           expect(yield* store.getHistory(installation.installationId)).toEqual([])
         })
@@ -358,7 +365,9 @@ describe("a disk or file that fails", () => {
       yield* Effect.gen(function* () {
         const store = yield* KeyPackageStore
         expect(yield* snapshot([one.installation])).toEqual(before)
-        const error = yield* Effect.flip(store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 99), T0))
+        const error = yield* Effect.flip(
+          store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 99), insertion)
+        )
         expect(error).toMatchObject({ operation: "insertKeyPackageHistory", reason: "ReadOnly", isRetryable: false })
         expect(yield* snapshot([one.installation])).toEqual(before)
       }).pipe(Effect.provide(SqliteKeyPackageStore.layerClient.pipe(Layer.provide([readonly, sealer()]))))
@@ -395,7 +404,7 @@ describe("a disk or file that fails", () => {
           for (; count < 100; count++) {
             before = yield* snapshot([installation])
             const generated = packageOf(installation, 100 + count)
-            const inserted = yield* Effect.either(store.insertKeyPackageHistory(lease, generated, T0))
+            const inserted = yield* Effect.either(store.insertKeyPackageHistory(lease, generated, insertion))
             if (inserted._tag === "Right") continue
             error = inserted.left
             break
@@ -404,7 +413,7 @@ describe("a disk or file that fails", () => {
           expect(count).toBeGreaterThan(0)
           expect(yield* snapshot([installation])).toEqual(before)
           yield* sql.unsafe("PRAGMA max_page_count = 100000")
-          yield* store.insertKeyPackageHistory(lease, packageOf(installation, 100 + count), T0)
+          yield* store.insertKeyPackageHistory(lease, packageOf(installation, 100 + count), insertion)
           expect(yield* store.getHistory(installation.installationId)).toHaveLength(count + 1)
         }).pipe(Effect.provideService(KeyPackageStore, store))
       }).pipe(Effect.provide([SqliteClient.layer({ filename: file }), sealer()]))
@@ -423,7 +432,7 @@ describe("a disk or file that fails", () => {
           yield* withSql(file, (other) =>
             Effect.gen(function* () {
               yield* other`BEGIN IMMEDIATE`
-              const insert = store.insertKeyPackageHistory(lease, packageOf(installation, 2), T0)
+              const insert = store.insertKeyPackageHistory(lease, packageOf(installation, 2), insertion)
               const fiber = yield* Effect.fork(Effect.flip(insert))
               // The waits between the tries, all of them, in no time.
               yield* Effect.forEach(Array.from({ length: 30 }), () => TestClock.adjust("1 second"))
@@ -519,7 +528,7 @@ describe("rows edited by other hands", () => {
         (sql) => sql`SELECT state, superseded_by, delete_at FROM keyward_key_packages
         WHERE history_id = 2`
       )
-      const deleteAt = DateTime.toEpochMillis(publication.deleteAt)
+      const deleteAt = DateTime.toEpochMillis(publication.deleteAt.value)
       expect(rows).toEqual([{ state: "Superseded", superseded_by: 6, delete_at: deleteAt }])
     }).pipe(Effect.scoped)
   )
@@ -626,7 +635,9 @@ describe("[78] secrets", () => {
             }
           }
           // Failures of every kind carry none either.
-          record(yield* Effect.flip(store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 10), T0)))
+          record(
+            yield* Effect.flip(store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 10), insertion))
+          )
           record(yield* Effect.flip(store.markRegistered({ ...one.lease, fence: 99 }, T0)))
           yield* withSql(
             file,

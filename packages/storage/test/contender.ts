@@ -5,6 +5,7 @@
  * Arguments: the database file, a number that no other contender has, how many rotations.
  */
 import { uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
@@ -13,7 +14,9 @@ import * as Console from "effect/Console"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as SqliteKeyPackageStore from "../src/SqliteKeyPackageStore.ts"
 import { sealer } from "./fixture.ts"
 
@@ -37,12 +40,20 @@ const program = Effect.gen(function* () {
     const { published } = yield* withLease(installation.installationId, (lease) =>
       Effect.gen(function* () {
         const at = yield* DateTime.now
-        const prepared = yield* store.insertKeyPackageHistory(lease, generated, at)
+        const prepared = yield* store.insertKeyPackageHistory(lease, generated, {
+          at,
+          trigger: "Manual",
+          reschedule: identity
+        })
         const receipt = yield* uploadKeyPackage(lease, prepared)
         return yield* store.markKeyPackagesBeforeIdToBeDeleted(lease, receipt, {
           at,
-          deleteAt: DateTime.add(at, { hours: 24 }),
-          nextRotationAt: DateTime.add(at, { days: 30 })
+          deleteAt: Option.some(DateTime.add(at, { hours: 24 })),
+          reschedule: Schedule.published({
+            startedAt: at,
+            rotateAt: DateTime.add(at, { days: 30 }),
+            probeAt: DateTime.add(at, { hours: 1 })
+          })
         })
       })
     ).pipe(Effect.retry({ while: (error) => error._tag === "LeaseError" && error.reason === "Held" }))

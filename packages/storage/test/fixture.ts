@@ -10,6 +10,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as retirementPermit from "../../core/src/internal/retirementPermit.ts"
+import * as seenServed from "../../core/src/internal/seenServed.ts"
 import * as AesGcmKeySealer from "../src/AesGcmKeySealer.ts"
 
 /** A folder that goes with the scope. */
@@ -39,3 +41,6 @@ export const sealer = (
     Layer.provide(SeededEntropy.layer(`${keyId} ${byte}`)),
     Layer.orDie
   )
+
+/** Genuine proofs without the network that they speak of: the mints themselves, which no source may import. */
+export const proofs = { sighting: seenServed.issue, permit: retirementPermit.issue }

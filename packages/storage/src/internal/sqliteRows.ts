@@ -1,39 +1,136 @@
 /**
  * Rows as SQLite returns them, decoded into the domain. A row that is not what this library writes becomes `Corrupt` with its
  * table, row and column; its values are never shown.
+ *
+ * The checks are written by hand: they are as strict as a schema of the same columns, in a twentieth of the time, and every
+ * write of a rotation reads rows.
  */
 import { InboxId } from "@keyward/core/identity/InboxId"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
-import type { PublicKeyPackage } from "@keyward/core/keypackage/GeneratedKeyPackage"
 import { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
 import { Lifetime } from "@keyward/core/keypackage/Lifetime"
 import type { Installation, Registration } from "@keyward/core/lifecycle/Installation"
-import { HistoryId, type LedgerEntry } from "@keyward/core/lifecycle/Ledger"
+import {
+  HistoryId,
+  type Kept,
+  type Quarantined,
+  type Retired,
+  RetirementReason,
+  RotationTrigger
+} from "@keyward/core/lifecycle/Ledger"
+import type { Unreadable } from "@keyward/core/ports/KeyPackageStore"
 import { Sealed } from "@keyward/core/ports/KeySealer"
-import type * as DateTime from "effect/DateTime"
+import * as DateTime from "effect/DateTime"
 import * as Either from "effect/Either"
-import type * as Option from "effect/Option"
-import * as ParseResult from "effect/ParseResult"
-import * as Schema from "effect/Schema"
+import * as Option from "effect/Option"
 import { corrupt, type Refused } from "./sqliteErrors.ts"
+import * as schedules from "./sqliteSchedule.ts"
 
 /** A row as the driver returns it. */
-type Raw = Readonly<Record<string, unknown>>
+export type Raw = Readonly<Record<string, unknown>>
 
-/** The driver's Buffers, seen as the plain byte arrays of the domain. */
-const Bytes = Schema.transform(Schema.Uint8ArrayFromSelf, Schema.Uint8ArrayFromSelf, {
-  strict: true,
-  decode: (bytes) => new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength),
-  encode: (bytes) => bytes
-})
-const bytesOf = (length: number) => Bytes.pipe(Schema.filter((bytes) => bytes.length === length))
+/** The furthest from 1970 that a time can be, milliseconds (ECMA-262, time values). */
+const MAX_MILLIS = 8.64e15
 
-/** Milliseconds since 1970. */
-const Time = Schema.DateTimeUtcFromNumber
-/** Seconds since 1970. A number above 2^53 would have lost digits on its way here. */
-const Seconds = Schema.Int.pipe(Schema.nonNegative())
-/** The columns that a state does not have. */
-const Absent = Schema.Null
+const HEX_32 = /^[0-9a-f]{64}$/
+const unchecked = { disableValidation: true } as const
+
+const isMillis = (value: unknown): value is number =>
+  typeof value === "number" && Number.isInteger(value) && Math.abs(value) <= MAX_MILLIS
+
+/** A whole number that has lost no digits on its way here. */
+const isCount = (value: unknown): value is number => typeof value === "number" && Number.isSafeInteger(value)
+
+/**
+ * Reads the columns of one row. The first that is not what it has to be is remembered, and the row is of no use then: what the
+ * getters give for such a column stands for nothing.
+ */
+class Columns {
+  readonly raw: Raw
+  unreadable: string | undefined = undefined
+
+  constructor(raw: Raw) {
+    this.raw = raw
+  }
+
+  /** Notes a column that cannot be read. */
+  reject(column: string): void {
+    this.unreadable ??= column
+  }
+
+  text(column: string): string {
+    const value = this.raw[column]
+    if (typeof value === "string") return value
+    this.reject(column)
+    return ""
+  }
+
+  /** 32 bytes, as lower-case hex. */
+  hex(column: string): string {
+    const value = this.raw[column]
+    if (typeof value === "string" && HEX_32.test(value)) return value
+    this.reject(column)
+    return ""
+  }
+
+  /** One of these words. */
+  word<Word extends string>(column: string, words: ReadonlySet<Word>, otherwise: Word): Word {
+    const value = this.raw[column]
+    for (const word of words) if (word === value) return word
+    this.reject(column)
+    return otherwise
+  }
+
+  /** The driver's Buffer, seen as the plain byte array of the domain; of this length, where one is given. */
+  bytes(column: string, length?: number): Uint8Array {
+    const value = this.raw[column]
+    if (value instanceof Uint8Array && (length === undefined || value.length === length)) {
+      return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+    }
+    this.reject(column)
+    return new Uint8Array()
+  }
+
+  /** Milliseconds since 1970. */
+  time(column: string): DateTime.Utc {
+    const value = this.raw[column]
+    if (isMillis(value)) return DateTime.unsafeMake(value)
+    this.reject(column)
+    return DateTime.unsafeMake(0)
+  }
+
+  /** Not negative. A number above 2^53 would have lost digits on its way here. */
+  count(column: string): number {
+    const value = this.raw[column]
+    if (isCount(value) && value >= 0) return value
+    this.reject(column)
+    return 0
+  }
+
+  historyId(column: string): HistoryId {
+    const value = this.count(column)
+    if (value === 0) this.reject(column)
+    return HistoryId.make(value, unchecked)
+  }
+
+  option<A>(column: string, get: () => A): Option.Option<A> {
+    return this.raw[column] === null ? Option.none() : Option.some(get())
+  }
+
+  optionalTime(column: string): Option.Option<DateTime.Utc> {
+    return this.raw[column] === null ? Option.none() : Option.some(this.time(column))
+  }
+
+  /** Columns that a state does not have. */
+  absent(...columns: ReadonlyArray<string>): void {
+    for (const column of columns) if (this.raw[column] !== null) this.reject(column)
+  }
+
+  /** The value, if every column could be read, else the first that could not. */
+  result<A>(value: A): Either.Either<A, string> {
+    return this.unreadable === undefined ? Either.right(value) : Either.left(this.unreadable)
+  }
+}
 
 /** How an error names a row. */
 const nameOf = (raw: Raw, id: string): string => {
@@ -41,172 +138,219 @@ const nameOf = (raw: Raw, id: string): string => {
   return typeof value === "number" || typeof value === "string" ? String(value).slice(0, 64) : "?"
 }
 
-/** Decodes the rows of one table; `id` is the column that names a row in an error. */
-const decoder = <A, I>(table: string, id: string, schema: Schema.Schema<A, I>) => {
-  const decode = Schema.decodeUnknownEither(schema)
-  return (raw: Raw): Either.Either<A, Refused> =>
-    Either.mapLeft(decode(raw), (error) => {
-      // Only the path of the first issue is used: its message would show the value.
-      const column = ParseResult.ArrayFormatter.formatErrorSync(error)[0]?.path[0]
-      return corrupt(table, nameOf(raw, id), String(column ?? "?"))
-    })
-}
+/** The failure of a row of this table, which `id` names. */
+const orCorrupt =
+  (table: string, id: string, raw: Raw) =>
+  <A>(row: Either.Either<A, string>): Either.Either<A, Refused> =>
+    Either.mapLeft(row, (column) => corrupt(table, nameOf(raw, id), column))
 
-/** Decodes the rows of a table that have the columns of their state: one schema for each value of the column `state`. */
-const stateDecoder = <Schemas extends Record<string, Schema.Schema.AnyNoContext>>(
-  table: string,
-  id: string,
-  state: string,
-  schemas: Schemas
-) => {
-  type Row = Schema.Schema.Type<Schemas[keyof Schemas]>
-  const decoders = new Map(
-    Object.entries(schemas).map(([name, schema]) => [name, decoder<Row, unknown>(table, id, schema)])
-  )
-  return (raw: Raw): Either.Either<Row, Refused> => {
-    const decode = decoders.get(String(raw[state]))
-    return decode === undefined ? Either.left(corrupt(table, nameOf(raw, id), state)) : decode(raw)
+const REGISTRATIONS = new Set(["Intended", "Signed", "Registered"] as const)
+
+/** The columns that `installation` reads. */
+export const installationColumns = `seq, installation_id, inbox_id, label, created_at, registration, identity_update,
+  registered_at, schedule`
+
+const registration = (columns: Columns): Registration => {
+  switch (columns.word("registration", REGISTRATIONS, "Intended")) {
+    case "Intended":
+      columns.absent("identity_update", "registered_at")
+      return { _tag: "Intended" }
+    case "Signed":
+      columns.absent("registered_at")
+      return { _tag: "Signed", identityUpdate: columns.bytes("identity_update") }
+    case "Registered":
+      return {
+        _tag: "Registered",
+        identityUpdate: columns.bytes("identity_update"),
+        registeredAt: columns.time("registered_at")
+      }
   }
 }
 
-const installationColumns = {
-  seq: Schema.Int,
-  installation_id: InstallationId,
-  inbox_id: InboxId,
-  label: Schema.String,
-  created_at: Time,
-  next_rotation_at: Schema.OptionFromNullOr(Time)
+/** An installation, from the columns of `installationColumns`. A schedule that cannot be read stops nothing. */
+export const installation = (raw: Raw): Either.Either<Installation, Refused> => {
+  const columns = new Columns(raw)
+  const value: Installation = {
+    installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+    inboxId: InboxId.make(columns.hex("inbox_id"), unchecked),
+    label: columns.text("label"),
+    createdAt: columns.time("created_at"),
+    registration: registration(columns),
+    schedule: schedules.decode(raw["schedule"])
+  }
+  return orCorrupt("keyward_installations", "seq", raw)(columns.result(value))
 }
 
-const decodeInstallation = stateDecoder("keyward_installations", "seq", "registration", {
-  Intended: Schema.Struct({
-    ...installationColumns,
-    registration: Schema.Literal("Intended"),
-    identity_update: Absent,
-    registered_at: Absent
-  }),
-  Signed: Schema.Struct({
-    ...installationColumns,
-    registration: Schema.Literal("Signed"),
-    identity_update: Bytes,
-    registered_at: Absent
-  }),
-  Registered: Schema.Struct({
-    ...installationColumns,
-    registration: Schema.Literal("Registered"),
-    identity_update: Bytes,
-    registered_at: Time
-  })
+/** The columns that `ledgerEntry` reads, of `keyward_key_packages k` and `keyward_installations i`. */
+export const ledgerColumns = `k.history_id, k.installation_id, i.inbox_id, k.state, k.rotation_trigger, k.ref, k.key_package,
+  k.not_before, k.not_after, k.init_key, k.post_quantum_key, k.created_at, k.exposed_at, k.published_at, k.superseded_by,
+  k.superseded_at, k.rejected_at, k.delete_at`
+
+const STATES = new Set(["Prepared", "Exposed", "Published", "Superseded", "Rejected"] as const)
+const TRIGGERS = new Set(RotationTrigger.literals)
+
+const keptRow = (columns: Columns) => ({
+  historyId: columns.historyId("history_id"),
+  keyPackage: {
+    inboxId: InboxId.make(columns.hex("inbox_id"), unchecked),
+    installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+    ref: KeyPackageRef.make(columns.hex("ref"), unchecked),
+    bytes: columns.bytes("key_package"),
+    lifetime: new Lifetime(
+      { notBefore: BigInt(columns.count("not_before")), notAfter: BigInt(columns.count("not_after")) },
+      unchecked
+    ),
+    initKey: columns.bytes("init_key", 32),
+    postQuantumKey: columns.option("post_quantum_key", () => columns.bytes("post_quantum_key", 1216))
+  },
+  createdAt: columns.time("created_at"),
+  trigger: columns.word("rotation_trigger", TRIGGERS, "Manual")
 })
 
-/** The columns that `installation` reads. */
-export const installationSelect = `SELECT seq, installation_id, inbox_id, label, created_at, registration, identity_update,
-  registered_at, next_rotation_at FROM keyward_installations`
-
-/** An installation, from the columns of `installationSelect`. */
-export const installation = (raw: Raw): Either.Either<Installation, Refused> =>
-  Either.map(decodeInstallation(raw), (row): Installation => {
-    const registration: Registration =
-      row.registration === "Intended"
-        ? { _tag: "Intended" }
-        : row.registration === "Signed"
-          ? { _tag: "Signed", identityUpdate: row.identity_update }
-          : { _tag: "Registered", identityUpdate: row.identity_update, registeredAt: row.registered_at }
-    return {
-      installationId: row.installation_id,
-      inboxId: row.inbox_id,
-      label: row.label,
-      createdAt: row.created_at,
-      registration,
-      nextRotationAt: row.next_rotation_at
-    }
-  })
-
-const ledgerColumns = {
-  history_id: HistoryId,
-  installation_id: InstallationId,
-  inbox_id: InboxId,
-  ref: KeyPackageRef,
-  key_package: Bytes,
-  not_before: Seconds,
-  not_after: Seconds,
-  init_key: bytesOf(32),
-  post_quantum_key: Schema.OptionFromNullOr(bytesOf(1216)),
-  created_at: Time
+const kept = (columns: Columns): Kept => {
+  const state = columns.word("state", STATES, "Prepared")
+  if (state !== "Superseded") columns.absent("superseded_by", "superseded_at")
+  if (state !== "Rejected") columns.absent("rejected_at")
+  switch (state) {
+    case "Prepared":
+      columns.absent("exposed_at", "published_at", "delete_at")
+      return { _tag: state, ...keptRow(columns) }
+    case "Exposed":
+      columns.absent("published_at", "delete_at")
+      return { _tag: state, ...keptRow(columns), exposedAt: columns.time("exposed_at") }
+    case "Published":
+      columns.absent("delete_at")
+      return {
+        _tag: state,
+        ...keptRow(columns),
+        exposedAt: columns.time("exposed_at"),
+        publishedAt: columns.time("published_at")
+      }
+    case "Superseded":
+      return {
+        _tag: state,
+        ...keptRow(columns),
+        exposedAt: columns.optionalTime("exposed_at"),
+        publishedAt: columns.optionalTime("published_at"),
+        supersededBy: columns.historyId("superseded_by"),
+        supersededAt: columns.time("superseded_at"),
+        deleteAt: columns.time("delete_at")
+      }
+    case "Rejected":
+      columns.absent("published_at")
+      return {
+        _tag: state,
+        ...keptRow(columns),
+        exposedAt: columns.time("exposed_at"),
+        rejectedAt: columns.time("rejected_at"),
+        deleteAt: columns.time("delete_at")
+      }
+  }
 }
-const notSuperseded = { superseded_by: Absent, superseded_at: Absent, delete_at: Absent }
 
-const decodeLedgerEntry = stateDecoder("keyward_key_packages", "history_id", "state", {
-  Prepared: Schema.Struct({
-    ...ledgerColumns,
-    ...notSuperseded,
-    state: Schema.Literal("Prepared"),
-    exposed_at: Absent,
-    published_at: Absent
-  }),
-  Exposed: Schema.Struct({
-    ...ledgerColumns,
-    ...notSuperseded,
-    state: Schema.Literal("Exposed"),
-    exposed_at: Time,
-    published_at: Absent
-  }),
-  Published: Schema.Struct({
-    ...ledgerColumns,
-    ...notSuperseded,
-    state: Schema.Literal("Published"),
-    exposed_at: Time,
-    published_at: Time
-  }),
-  Superseded: Schema.Struct({
-    ...ledgerColumns,
-    state: Schema.Literal("Superseded"),
-    exposed_at: Schema.OptionFromNullOr(Time),
-    published_at: Schema.OptionFromNullOr(Time),
-    superseded_by: HistoryId,
-    superseded_at: Time,
-    delete_at: Time
+/** A row of the ledger, from `ledgerColumns`, or the first column that cannot be read. */
+export const readLedgerEntry = (raw: Raw): Either.Either<Kept, string> => {
+  const columns = new Columns(raw)
+  return columns.result(kept(columns))
+}
+
+/** A row of the ledger, from `ledgerColumns`. */
+export const ledgerEntry = (raw: Raw): Either.Either<Kept, Refused> =>
+  orCorrupt("keyward_key_packages", "history_id", raw)(readLedgerEntry(raw))
+
+/** How a row that cannot be read is named; none where its id is no number that we could say. */
+export const unreadable = (raw: Raw, column: string): Option.Option<Unreadable> => {
+  const id = raw["history_id"]
+  return isCount(id) ? Option.some({ historyId: HistoryId.make(id, unchecked), column }) : Option.none()
+}
+
+/** The columns that `quarantined` reads beside those of the row, of `keyward_quarantined_key_packages q`. */
+export const quarantineColumns = `q.unreadable_column, q.quarantined_at, q.delete_at AS quarantine_delete_at`
+
+/** A row that is set aside, from `ledgerColumns` and `quarantineColumns`. Of the row itself only what can be read is. */
+export const quarantined = (raw: Raw): Either.Either<Quarantined, string> => {
+  const columns = new Columns(raw)
+  const ref = raw["ref"]
+  const id = raw["history_id"]
+  if (!isCount(id)) columns.reject("history_id")
+  return columns.result<Quarantined>({
+    historyId: HistoryId.make(Number(id), unchecked),
+    installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+    column: columns.text("unreadable_column"),
+    ref: typeof ref === "string" && HEX_32.test(ref) ? Option.some(KeyPackageRef.make(ref, unchecked)) : Option.none(),
+    quarantinedAt: columns.time("quarantined_at"),
+    deleteAt: columns.time("quarantine_delete_at")
   })
-})
+}
 
-/** The columns that `ledgerEntry` reads. */
-export const ledgerSelect = `SELECT k.history_id, k.installation_id, i.inbox_id, k.state, k.ref, k.key_package, k.not_before,
-  k.not_after, k.init_key, k.post_quantum_key, k.created_at, k.exposed_at, k.published_at, k.superseded_by,
-  k.superseded_at, k.delete_at
-  FROM keyward_key_packages k JOIN keyward_installations i ON i.installation_id = k.installation_id`
+/**
+ * When a row that cannot be read is to be erased, milliseconds since 1970: at its raw date of deletion where that is a time, or
+ * within `at` and `latest` as near to it as can be; else at the end of its lifetime where that lies within; else at the latest.
+ */
+export const rawDeleteAt = (raw: Raw, at: number, latest: number): number => {
+  const deleteAt = raw["delete_at"]
+  if (isMillis(deleteAt)) return Math.min(Math.max(deleteAt, at), latest)
+  const notAfter = raw["not_after"]
+  const expiry = isCount(notAfter) ? notAfter * 1000 : latest
+  return at <= expiry && expiry <= latest ? expiry : latest
+}
 
-/** A row of the ledger, from the columns of `ledgerSelect`. */
-export const ledgerEntry = (raw: Raw): Either.Either<LedgerEntry, Refused> =>
-  Either.map(decodeLedgerEntry(raw), (row): LedgerEntry => {
-    const keyPackage: PublicKeyPackage = {
-      inboxId: row.inbox_id,
-      installationId: row.installation_id,
-      ref: row.ref,
-      bytes: row.key_package,
-      lifetime: new Lifetime({ notBefore: BigInt(row.not_before), notAfter: BigInt(row.not_after) }),
-      initKey: row.init_key,
-      postQuantumKey: row.post_quantum_key
-    }
-    const shared = { historyId: row.history_id, keyPackage, createdAt: row.created_at }
-    switch (row.state) {
-      case "Prepared":
-        return { _tag: "Prepared", ...shared }
-      case "Exposed":
-        return { _tag: "Exposed", ...shared, exposedAt: row.exposed_at }
-      case "Published":
-        return { _tag: "Published", ...shared, exposedAt: row.exposed_at, publishedAt: row.published_at }
-      case "Superseded":
-        return {
-          _tag: "Superseded",
-          ...shared,
-          exposedAt: row.exposed_at,
-          publishedAt: row.published_at,
-          supersededBy: row.superseded_by,
-          supersededAt: row.superseded_at,
-          deleteAt: row.delete_at
-        }
-    }
-  })
+/** The columns that `retired` reads, of `keyward_retired_key_packages`. */
+export const retiredColumns =
+  "history_id, installation_id, ref, init_key_hash, post_quantum_key_hash, created_at, retired_at, reason"
+
+const REASONS = new Set(RetirementReason.literals)
+
+/** A tombstone, from `retiredColumns`. */
+export const retired = (raw: Raw): Either.Either<Retired, Refused> => {
+  const columns = new Columns(raw)
+  return orCorrupt(
+    "keyward_retired_key_packages",
+    "history_id",
+    raw
+  )(
+    columns.result<Retired>({
+      _tag: "Retired",
+      historyId: columns.historyId("history_id"),
+      installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+      ref: KeyPackageRef.make(columns.hex("ref"), unchecked),
+      initKeyHash: columns.bytes("init_key_hash", 32),
+      postQuantumKeyHash: columns.option("post_quantum_key_hash", () => columns.bytes("post_quantum_key_hash", 32)),
+      createdAt: columns.time("created_at"),
+      retiredAt: columns.time("retired_at"),
+      reason: columns.word("reason", REASONS, "Unreadable")
+    })
+  )
+}
+
+/** An installation's next deadline, from its `installation_id` and `due_at`. One beyond all time is the end of time. */
+export const due = (
+  raw: Raw
+): Either.Either<{ readonly installationId: InstallationId; readonly dueAt: DateTime.Utc }, Refused> => {
+  const columns = new Columns(raw)
+  const at = raw["due_at"]
+  if (typeof at !== "number") columns.reject("due_at")
+  return orCorrupt(
+    "keyward_installations",
+    "installation_id",
+    raw
+  )(
+    columns.result({
+      installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+      dueAt: DateTime.unsafeMake(Math.min(Math.max(Number(at), -MAX_MILLIS), MAX_MILLIS))
+    })
+  )
+}
+
+/** The inbox of a row that was joined with its installation. */
+export const inboxId = (raw: Raw): Either.Either<InboxId, Refused> => {
+  const columns = new Columns(raw)
+  return orCorrupt(
+    "keyward_installations",
+    "installation_id",
+    raw
+  )(columns.result(InboxId.make(columns.hex("inbox_id"), unchecked)))
+}
 
 /** A stored lease: its fence and, while somebody holds it, when it ends. */
 export interface StoredLease {
@@ -214,21 +358,17 @@ export interface StoredLease {
   readonly expiresAt: Option.Option<DateTime.Utc>
 }
 
-const decodeLease = decoder(
-  "keyward_leases",
-  "installation_id",
-  Schema.Struct({
-    installation_id: InstallationId,
-    fence: Schema.Int.pipe(Schema.positive()),
-    expires_at: Schema.OptionFromNullOr(Time)
-  })
-)
-
-/** A lease, from its whole row. */
-export const lease = (raw: Raw): Either.Either<StoredLease, Refused> =>
-  Either.map(decodeLease(raw), (row) => ({ fence: row.fence, expiresAt: row.expires_at }))
-
-const sealedColumns = { installation_id: InstallationId, sealing_key_id: Schema.NonEmptyString }
+/** A lease, from its `installation_id`, `fence` and `expires_at`. */
+export const lease = (raw: Raw): Either.Either<StoredLease, Refused> => {
+  const columns = new Columns(raw)
+  const fence = columns.count("fence")
+  if (fence === 0) columns.reject("fence")
+  return orCorrupt(
+    "keyward_leases",
+    "installation_id",
+    raw
+  )(columns.result({ fence, expiresAt: columns.optionalTime("expires_at") }))
+}
 
 /** A sealed installation key with what its seal is bound to. */
 export interface SealedInstallationKey {
@@ -238,24 +378,32 @@ export interface SealedInstallationKey {
   readonly sealed: Sealed
 }
 
-const decodeInstallationKey = decoder(
-  "keyward_installations",
-  "seq",
-  Schema.Struct({ ...sealedColumns, seq: Schema.Int, inbox_id: InboxId, sealed_key: Bytes })
-)
+const sealed = (columns: Columns, bytes: string): Sealed => {
+  const keyId = columns.text("sealing_key_id")
+  if (keyId === "") columns.reject("sealing_key_id")
+  return new Sealed({ keyId, bytes: columns.bytes(bytes) }, unchecked)
+}
 
 /** The columns that `installationKey` reads. */
 export const installationKeySelect = `SELECT seq, installation_id, inbox_id, sealing_key_id, sealed_key
   FROM keyward_installations`
 
 /** A sealed installation key, from the columns of `installationKeySelect`. */
-export const installationKey = (raw: Raw): Either.Either<SealedInstallationKey, Refused> =>
-  Either.map(decodeInstallationKey(raw), (row) => ({
-    seq: row.seq,
-    installationId: row.installation_id,
-    inboxId: row.inbox_id,
-    sealed: new Sealed({ keyId: row.sealing_key_id, bytes: row.sealed_key })
-  }))
+export const installationKey = (raw: Raw): Either.Either<SealedInstallationKey, Refused> => {
+  const columns = new Columns(raw)
+  return orCorrupt(
+    "keyward_installations",
+    "seq",
+    raw
+  )(
+    columns.result({
+      seq: columns.count("seq"),
+      installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+      inboxId: InboxId.make(columns.hex("inbox_id"), unchecked),
+      sealed: sealed(columns, "sealed_key")
+    })
+  )
+}
 
 /** The sealed private keys of a package with what their seal is bound to. */
 export interface SealedPrivateKeys {
@@ -267,39 +415,37 @@ export interface SealedPrivateKeys {
   readonly sealed: Sealed
 }
 
-const decodePrivateKeys = decoder(
-  "keyward_private_keys",
-  "history_id",
-  Schema.Struct({
-    ...sealedColumns,
-    history_id: HistoryId,
-    ref: KeyPackageRef,
-    is_post_quantum: Schema.Literal(0, 1),
-    sealed_keys: Bytes
-  })
-)
-
-/** The columns that `privateKeys` reads. A row of the ledger without keys has null in `sealed_keys`. */
+/** The columns that `privateKeys` reads. A row of the ledger whose keys are gone has none. */
 export const privateKeysSelect = `SELECT k.history_id, k.installation_id, k.ref,
   k.post_quantum_key IS NOT NULL AS is_post_quantum, p.sealing_key_id, p.sealed_keys
-  FROM keyward_key_packages k LEFT JOIN keyward_private_keys p ON p.history_id = k.history_id`
+  FROM keyward_private_keys p JOIN keyward_key_packages k ON k.history_id = p.history_id`
 
 /** The sealed private keys of a package, from the columns of `privateKeysSelect`. */
-export const privateKeys = (raw: Raw): Either.Either<SealedPrivateKeys, Refused> =>
-  Either.map(decodePrivateKeys(raw), (row) => ({
-    historyId: row.history_id,
-    installationId: row.installation_id,
-    ref: row.ref,
-    isPostQuantum: row.is_post_quantum === 1,
-    sealed: new Sealed({ keyId: row.sealing_key_id, bytes: row.sealed_keys })
-  }))
-
-const decodeCheckValue = decoder(
-  "keyward_sealing_keys",
-  "key_id",
-  Schema.Struct({ key_id: Schema.NonEmptyString, check_value: Bytes })
-)
+export const privateKeys = (raw: Raw): Either.Either<SealedPrivateKeys, Refused> => {
+  const columns = new Columns(raw)
+  return orCorrupt(
+    "keyward_private_keys",
+    "history_id",
+    raw
+  )(
+    columns.result({
+      historyId: columns.historyId("history_id"),
+      installationId: InstallationId.make(columns.hex("installation_id"), unchecked),
+      ref: KeyPackageRef.make(columns.hex("ref"), unchecked),
+      isPostQuantum: raw["is_post_quantum"] === 1,
+      sealed: sealed(columns, "sealed_keys")
+    })
+  )
+}
 
 /** The check value of a sealing key, from its whole row. */
-export const checkValue = (raw: Raw): Either.Either<Sealed, Refused> =>
-  Either.map(decodeCheckValue(raw), (row) => new Sealed({ keyId: row.key_id, bytes: row.check_value }))
+export const checkValue = (raw: Raw): Either.Either<Sealed, Refused> => {
+  const columns = new Columns(raw)
+  const keyId = columns.text("key_id")
+  if (keyId === "") columns.reject("key_id")
+  return orCorrupt(
+    "keyward_sealing_keys",
+    "key_id",
+    raw
+  )(columns.result(new Sealed({ keyId, bytes: columns.bytes("check_value") }, unchecked)))
+}

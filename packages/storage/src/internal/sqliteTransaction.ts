@@ -31,6 +31,16 @@ const execute = (connection: Connection, statement: string): Effect.Effect<void,
 
 /** The ways in which the store touches its database. */
 export interface Transactions {
+  /**
+   * One statement inside a body of the below, prepared once per text. It takes the connection as it is: without the client's
+   * queue, renaming and spans, which cost more than SQLite itself.
+   */
+  readonly query: (
+    text: string,
+    ...parameters: ReadonlyArray<string | number | bigint | Uint8Array | null>
+  ) => Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, SqlError>
+  /** The same for what SQLite does while it prepares, as with most pragmas: never prepared ahead. */
+  readonly execute: (statement: string) => Effect.Effect<void, SqlError>
   /** Statements that hold the connection: nobody else's uncommitted rows are seen. For single reads. */
   readonly read: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /** BEGIN IMMEDIATE, the body, COMMIT; a body that fails, or a COMMIT that does, leaves nothing behind. */
@@ -81,6 +91,8 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
       ).pipe(Effect.scoped)
 
     return {
+      query: (text, ...parameters) => own.execute(text, parameters, undefined),
+      execute: (statement) => execute(own, statement),
       read: (body) =>
         refuseNesting.pipe(
           Effect.zipRight(Effect.flatMap(sql.reserve, (connection) => on(connection)(body))),

@@ -1,0 +1,65 @@
+/**
+ * What is due, for which installations, and when: found by an index, however many there are.
+ */
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
+import type { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Database } from "./sqliteDatabase.ts"
+import { conflict } from "./sqliteErrors.ts"
+import { announce, millis, reschedule } from "./sqliteLeases.ts"
+import * as rows from "./sqliteRows.ts"
+
+/** The first of a range of deadlines, without the installations of a JSON array of ids. */
+const selectDue = (range: string) => `SELECT installation_id, due_at FROM keyward_installations
+  WHERE due_at ${range} ? AND installation_id NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at, seq LIMIT ?`
+const SELECT_PASSED = selectDue("<=")
+const SELECT_TOO_FAR_AHEAD = selectDue(">")
+
+/** The methods of the port that are about deadlines. */
+export const make = (
+  database: Database
+): Pick<KeyPackageStore["Type"], "modifySchedule" | "findDue" | "nextDueAt" | "deadlineLowered"> => {
+  const { lowered, query, read, write } = database
+  const change = reschedule(database)
+
+  return {
+    modifySchedule: Effect.fn("SqliteKeyPackageStore.modifySchedule")((id, by) =>
+      Effect.gen(function* () {
+        const [raw] = yield* query("SELECT schedule, due_at FROM keyward_installations WHERE installation_id = ?", id)
+        if (raw === undefined) return yield* conflict(`there is no installation ${id}`)
+        const changed = yield* change({ installationId: id, schedule: raw["schedule"], dueAt: raw["due_at"] }, by)
+        return [changed.schedule, changed] as const
+      }).pipe(write("modifySchedule"), announce(database, id))
+    ),
+
+    findDue: Effect.fn("SqliteKeyPackageStore.findDue")(({ except, limit, now }) =>
+      Effect.gen(function* () {
+        const excluded = JSON.stringify([...(except ?? [])])
+        const passed = yield* query(SELECT_PASSED, millis(now), excluded, limit)
+        const furthest = DateTime.addDuration(now, Schedule.MAX_SPAN)
+        const tooFarAhead =
+          passed.length < limit
+            ? yield* query(SELECT_TOO_FAR_AHEAD, millis(furthest), excluded, limit - passed.length)
+            : []
+        return yield* Effect.forEach([...passed, ...tooFarAhead], rows.due)
+      }).pipe(read("findDue"))
+    ),
+
+    nextDueAt: Effect.fn("SqliteKeyPackageStore.nextDueAt")((now) =>
+      query(
+        `SELECT installation_id, due_at FROM keyward_installations WHERE due_at > ? ORDER BY due_at, seq LIMIT 1`,
+        millis(now)
+      ).pipe(
+        Effect.flatMap(([raw]) =>
+          raw === undefined ? Effect.succeedNone : Effect.map(rows.due(raw), ({ dueAt }) => Option.some(dueAt))
+        ),
+        read("nextDueAt")
+      )
+    ),
+
+    deadlineLowered: Stream.fromPubSub(lowered)
+  }
+}
