@@ -103,6 +103,9 @@ export interface Wrapped {
 
 const EMPTY = new Uint8Array(0)
 
+/** A destination is a topic like that of an installation (libxmtp `welcome_message.rs`). */
+const DESTINATION_BYTES = 32
+
 /** `EncryptContext { label<V> = "MLS 1.0 MLS_WELCOME"; content<V> = "" }` */
 const INFO = withLabel(MLS_WELCOME, EMPTY)
 
@@ -215,7 +218,7 @@ export const wrap = (
  * @category models
  */
 export interface Pointer {
-  /** The topic, of which the first message is the Welcome; 32 bytes from libxmtp. */
+  /** The topic, 32 bytes, of which the first message is the Welcome. */
   readonly destination: Uint8Array
   /** ChaCha20-Poly1305, 32 bytes. */
   readonly encryptionKey: Redacted.Redacted<Uint8Array>
@@ -245,7 +248,7 @@ export const decodePointer = (bytes: Uint8Array): Either.Either<Pointer, Malform
     return Either.left(new NotYetUnderstood({ feature: "PointeeCipher", value: aeadType }))
   }
   if (
-    destination.length === 0 ||
+    destination.length !== DESTINATION_BYTES ||
     encryptionKey.length !== 32 ||
     dataNonce.length !== 12 ||
     welcomeMetadataNonce.length !== 12

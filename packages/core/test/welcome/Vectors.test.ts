@@ -1,7 +1,6 @@
 /** Welcomes that others made: libxmtp's open and join, the working group's too, and the states are ts-mls's own. */
 import { describe, expect, it } from "@effect/vitest"
 import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
-import { InboxId } from "@keyward/core/identity/InboxId"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import * as Codec from "@keyward/core/keypackage/Codec"

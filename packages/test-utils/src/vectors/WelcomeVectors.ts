@@ -35,6 +35,8 @@ export interface WelcomedInstallation {
  * @category models
  */
 export interface SentWelcome {
+  /** The id of the installation that it is for. */
+  readonly installationKey: string
   readonly data: string
   readonly hpkePublicKey: string
   readonly wrapperAlgorithm: number
