@@ -42,11 +42,18 @@ const keepalive = { time: Duration.seconds(45), timeout: Duration.seconds(20) }
 /** How long a lost connection is left alone at most: a node that comes back is noticed soon. */
 const maxReconnectBackoff = Duration.seconds(5)
 
+/**
+ * Bytes that a node may send ahead of what is read, on each stream: as libxmtp (`native.rs`). With the 64 KiB of HTTP/2 a
+ * page of a hundred Welcomes would wait for the node seven times.
+ */
+const window = 2 * 1024 * 1024
+
 const channelOptions: Grpc.ClientOptions = {
   "grpc.keepalive_time_ms": Duration.toMillis(keepalive.time),
   "grpc.keepalive_timeout_ms": Duration.toMillis(keepalive.timeout),
   "grpc.max_send_message_length": limits.messageBytes,
   "grpc.max_receive_message_length": limits.answerBytes,
+  "grpc-node.flow_control_window": window,
   "grpc.max_reconnect_backoff_ms": Duration.toMillis(maxReconnectBackoff),
   // Retrying belongs to the pipelines, which know what may be sent twice.
   "grpc.enable_retries": 0,
@@ -68,15 +75,13 @@ const toGrpcMetadata = (metadata: Transport.Metadata): Grpc.Metadata => {
 const fromGrpcMetadata = (metadata: Grpc.Metadata): Transport.Metadata =>
   Object.fromEntries(Object.entries(metadata.getMap()).map(([name, value]) => [name, value.toString()]))
 
-type SendError = Exclude<Transport.TransportError, Transport.DeadlineError>
-
-const toSendError = (error: Grpc.ServiceError, sawHeaders: boolean): SendError =>
+const toCarrierError = (error: Grpc.ServiceError, sawHeaders: boolean): Transport.CarrierError =>
   classify({ code: error.code, details: error.details, metadata: fromGrpcMetadata(error.metadata) }, sawHeaders)
 
 const send = (
   client: Grpc.Client,
   { message, metadata, path }: Transport.Request
-): Effect.Effect<Uint8Array, SendError> =>
+): Effect.Effect<Uint8Array, Transport.CarrierError> =>
   Effect.async((resume) => {
     let sawHeaders = false
     const call = client.makeUnaryRequest(
@@ -87,7 +92,7 @@ const send = (
       toGrpcMetadata(metadata),
       {},
       (error, response) => {
-        resume(error === null ? Effect.succeed(response ?? new Uint8Array(0)) : toSendError(error, sawHeaders))
+        resume(error === null ? Effect.succeed(response ?? new Uint8Array(0)) : toCarrierError(error, sawHeaders))
       }
     )
     call.once("metadata", () => {
@@ -102,7 +107,7 @@ const open = (
 ): Effect.Effect<ServerStream.ServerStream, never, Scope.Scope> =>
   ServerStream.make(
     () => client.makeServerStreamRequest(path, toBuffer, fromBuffer, message, toGrpcMetadata(metadata), {}),
-    toSendError
+    toCarrierError
   )
 
 const isConnected = (client: Grpc.Client): boolean =>
@@ -147,7 +152,9 @@ export const make = (
       Effect.sync(() => new Grpc.Client(`${host}:${port}`, credentials, channelOptions)),
       (open) => Effect.sync(() => open.close())
     )
-    const whenConnected = <A>(call: Effect.Effect<A, SendError>): Effect.Effect<A, SendError> =>
+    const whenConnected = <A>(
+      call: Effect.Effect<A, Transport.CarrierError>
+    ): Effect.Effect<A, Transport.CarrierError> =>
       Effect.suspend(() =>
         isConnected(client) ? call : Effect.raceFirst(call, unlessConnected(client, connectTimeout))
       )

@@ -33,8 +33,6 @@ export interface GrpcWebTransportOptions {
   readonly url: string
 }
 
-type SendError = Exclude<Transport.TransportError, Transport.DeadlineError>
-
 const CONTENT_TYPE = "application/grpc-web+proto"
 
 /** An answer may name its message format, or not (grpc `PROTOCOL-WEB.md`). */
@@ -64,7 +62,7 @@ const toTransportError = (error: HttpClientError): Transport.GrpcStatusError | T
 const maxBodyBytes = limits.answerBytes + Framing.overhead
 
 /** The whole body, as long as it is no longer than an answer may be. */
-const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendError> =>
+const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, Transport.CarrierError> =>
   Effect.gen(function* () {
     const chunks: Array<Uint8Array> = []
     let length = 0
@@ -87,7 +85,7 @@ const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendE
     return body
   })
 
-const checkHead = (response: HttpClientResponse): Effect.Effect<void, SendError> => {
+const checkHead = (response: HttpClientResponse): Effect.Effect<void, Transport.CarrierError> => {
   // An answer without a message may have its trailers in the place of headers.
   const status = Framing.statusOf(response.headers)
   if (status) return Effect.fail(status)
@@ -97,7 +95,7 @@ const checkHead = (response: HttpClientResponse): Effect.Effect<void, SendError>
     : Effect.fail(new Transport.ProtocolError({ detail: "the answer is not of gRPC-Web's content type" }))
 }
 
-const readMessage = (response: HttpClientResponse): Effect.Effect<Uint8Array, SendError> =>
+const readMessage = (response: HttpClientResponse): Effect.Effect<Uint8Array, Transport.CarrierError> =>
   Effect.flatMap(Effect.zipRight(checkHead(response), readBody(response)), Framing.parseBody)
 
 /**
@@ -106,7 +104,7 @@ const readMessage = (response: HttpClientResponse): Effect.Effect<Uint8Array, Se
  */
 const maxSilence = Duration.minutes(4)
 
-const readMessages = (response: HttpClientResponse): Stream.Stream<Uint8Array, SendError> =>
+const readMessages = (response: HttpClientResponse): Stream.Stream<Uint8Array, Transport.CarrierError> =>
   Stream.suspend(() => {
     if (Framing.statusOf(response.headers) === null) return Stream.empty
     const reader = Framing.makeStreamReader()

@@ -147,8 +147,13 @@ export class Transport extends Context.Tag("@keyward/network/Transport")<
   }
 >() {}
 
-/** How a request fails where nobody looks at the clock. */
-type SendError = Exclude<TransportError, DeadlineError>
+/**
+ * Every way in which a call fails where nobody looks at the clock.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export type CarrierError = Exclude<TransportError, DeadlineError>
 
 /**
  * How a transport carries requests, without deadlines.
@@ -157,9 +162,9 @@ type SendError = Exclude<TransportError, DeadlineError>
  * @category models
  */
 export interface Carrier {
-  readonly unary: (request: Request) => Effect.Effect<Uint8Array, SendError>
+  readonly unary: (request: Request) => Effect.Effect<Uint8Array, CarrierError>
   /** Succeeds when the node has begun to answer. The scope ends the call. */
-  readonly open: (request: Request) => Effect.Effect<Stream.Stream<Uint8Array, SendError>, SendError, Scope.Scope>
+  readonly open: (request: Request) => Effect.Effect<Stream.Stream<Uint8Array, CarrierError>, CarrierError, Scope.Scope>
 }
 
 /**
@@ -181,7 +186,7 @@ const maxTimeoutMillis = 99_999_999
 export const make = (carrier: Carrier): Context.Tag.Service<Transport> => {
   const inTime = <A, R>(
     timeout: Duration.Duration,
-    answer: Effect.Effect<A, SendError, R>
+    answer: Effect.Effect<A, CarrierError, R>
   ): Effect.Effect<A, TransportError, R> =>
     Effect.timeoutFail(answer, { duration: timeout, onTimeout: () => new DeadlineError({ timeout }) })
 

@@ -271,12 +271,13 @@ describe("a stream", () => {
     })
   )
 
-  it.scoped("brings no more than is taken, and ends at the node with whoever takes it", () =>
+  it.scoped("brings no more than is taken, holds up no other call, and ends at the node with whoever takes it", () =>
     Effect.gen(function* () {
       const chunk = frame(new Uint8Array(64 * 1024))
       let written = 0
       let closed = () => {}
-      const { port } = yield* serve((stream) => {
+      const { port } = yield* serve((stream, headers) => {
+        if (headers[":path"] === "/a.B/D") return answer(frame(new Uint8Array(4 << 20)))(stream, headers)
         stream.respond(HEADERS)
         stream.once("close", () => closed())
         const fill = () => {
@@ -293,7 +294,8 @@ describe("a stream", () => {
         closed = () => resume(Effect.void)
       })
       const took = yield* Deferred.make<void>()
-      const taken = openOn(port).pipe(
+      const { serverStreaming, unary } = yield* GrpcTransport.make({ url: `http://127.0.0.1:${port}` })
+      const taken = serverStreaming(call).pipe(
         Stream.runForEach(() => Effect.zipRight(Deferred.succeed(took, undefined), Effect.never))
       )
       const fiber = yield* Effect.fork(taken)
@@ -308,6 +310,7 @@ describe("a stream", () => {
         { until: () => written === last }
       )
       expect(written).toBeLessThan(8 << 20)
+      expect((yield* unary({ ...call, path: "/a.B/D" })).length).toBe(4 << 20)
       const ending = yield* Effect.fork(gone)
       yield* Effect.yieldNow()
       yield* Fiber.interrupt(fiber)

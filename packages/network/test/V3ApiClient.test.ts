@@ -20,11 +20,7 @@ import * as Transport from "../src/Transport.ts"
 import * as V3ApiClient from "../src/V3ApiClient.ts"
 
 /** A transport that notes what it is given. */
-const recording = (
-  send: (
-    request: Transport.Request
-  ) => Effect.Effect<Uint8Array, Exclude<Transport.TransportError, Transport.DeadlineError>>
-) => {
+const recording = (send: (request: Transport.Request) => Effect.Effect<Uint8Array, Transport.CarrierError>) => {
   const requests: Array<Transport.Request> = []
   const layer = Layer.succeed(
     Transport.Transport,
@@ -168,7 +164,7 @@ describe("many requests", () => {
 describe("errors", () => {
   it.effect("never carry what was sent", () =>
     Effect.gen(function* () {
-      const failures: ReadonlyArray<Exclude<Transport.TransportError, Transport.DeadlineError>> = [
+      const failures: ReadonlyArray<Transport.CarrierError> = [
         new Transport.GrpcStatusError({ code: 3, detail: "no", metadata: { "x-trace": "1" } }),
         new Transport.ConnectionError({ detail: "reset" }),
         new Transport.ProtocolError({ detail: "no message" })

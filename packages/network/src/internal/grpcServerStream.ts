@@ -10,22 +10,20 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { DeadlineError, TransportError } from "../Transport.ts"
-
-type SendError = Exclude<TransportError, DeadlineError>
+import type { CarrierError } from "../Transport.ts"
 
 /** A stream that was asked for. */
 export interface ServerStream {
   /** Succeeds when headers came, or the status without any. */
   readonly begun: Effect.Effect<void>
   /** The messages, then how it ended. To be run once. */
-  readonly messages: Stream.Stream<Uint8Array, SendError>
+  readonly messages: Stream.Stream<Uint8Array, CarrierError>
 }
 
 /** Starts the call, and cancels it with the scope. */
 export const make = (
   start: () => ClientReadableStream<Uint8Array>,
-  toSendError: (error: ServiceError, sawHeaders: boolean) => SendError
+  toCarrierError: (error: ServiceError, sawHeaders: boolean) => CarrierError
 ): Effect.Effect<ServerStream, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
@@ -37,7 +35,7 @@ export const make = (
           finished: false,
           /** All messages were read. */
           ended: false,
-          failure: undefined as SendError | undefined,
+          failure: undefined as CarrierError | undefined,
           wake: undefined as (() => void) | undefined
         }
         const wake = () => state.wake?.()
@@ -47,7 +45,7 @@ export const make = (
         })
         // grpc-js tells its status beside the stream: what came before is still to be read, and then "end" follows.
         call.on("error", (error: ServiceError) => {
-          state.failure = toSendError(error, state.sawHeaders)
+          state.failure = toCarrierError(error, state.sawHeaders)
           wake()
         })
         call.once("status", () => {
@@ -78,7 +76,7 @@ export const make = (
           })
         })
 
-      const take = (): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<SendError>> | undefined => {
+      const take = (): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<CarrierError>> | undefined => {
         const taken: Array<Uint8Array> = []
         for (let message = call.read(); message !== null; message = call.read()) taken.push(message)
         if (taken.length > 0) return Effect.succeed(Chunk.unsafeFromArray(taken))
