@@ -211,6 +211,7 @@ const isPermitted = (row: StoredRow, seen: Ledger.Kept | Ledger.Quarantined, at:
       : Option.isSome(row.quarantined)
   const deleteAt = deleteAtOf(Option.getOrElse(row.quarantined, () => row.entry))
   return (
+    historyIdOf(row) === seen.historyId &&
     isTheSame &&
     isSameTime(deleteAt, deleteAtOf(seen)) &&
     !Option.exists(deleteAt, (time) => DateTime.lessThan(at, time))
@@ -523,7 +524,7 @@ const make = (database: Database) =>
           )
         ),
 
-      deadlineLowered: Stream.fromPubSub(lowerings),
+      deadlineLowered: Stream.fromPubSub(lowerings, { scoped: true }),
 
       insertKeyPackageHistory: (lease, generated, options) =>
         runAndTell("insertKeyPackageHistory", lease.installationId, [lease, generated, options], (content) =>
@@ -632,8 +633,8 @@ const make = (database: Database) =>
               return yield* conflict("retire", "nothing shows that the keys are not needed any more")
             }
             const erased = stored.rows.flatMap((row) => {
-              const permit = permits.find(({ row: seen }) => seen.historyId === historyIdOf(row))
-              return permit !== undefined && isPermitted(row, permit.row, at) ? [{ row, reason: permit.reason }] : []
+              const permit = permits.find(({ row: seen }) => isPermitted(row, seen, at))
+              return permit === undefined ? [] : [{ row, reason: permit.reason }]
             })
             const erasedRows = new Set(erased.map(({ row }) => row))
             const quarantined = erased.filter(({ row }) => !isSound(row)).map(({ row }) => historyIdOf(row))

@@ -11,6 +11,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { InstallationId } from "../identity/InstallationId.ts"
 import * as permits from "../internal/retirementPermit.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import { WelcomeProgress, type WelcomeProgressReport } from "../ports/WelcomeProgress.ts"
@@ -118,6 +119,39 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
 
+/** How far the app has read its Welcomes, as far as that can be told. */
+const askProgress = (installationId: InstallationId) =>
+  Effect.gen(function* () {
+    const { get } = yield* WelcomeProgress
+    return yield* Effect.catchAll(get(installationId), (error) =>
+      Effect.as(Effect.logWarning(error.message), "unknown" as const)
+    )
+  })
+
+/**
+ * Whether something may be erased if the network does not serve it: asked before the network is.
+ *
+ * @since 1.0.0
+ * @category cleaning
+ */
+export const isWorthALook: (installation: Installation, ledger: InstallationLedger) => Effect.Effect<boolean> =
+  Effect.fn("Cleaner.isWorthALook")(function* ({ installationId }, ledger) {
+    const { grace } = yield* LifecycleSettings
+    const now = yield* DateTime.now
+    const progress = yield* askProgress(installationId)
+    if (progress === "unknown") return false
+    return [...ledger.entries, ...ledger.quarantined].some((row) => {
+      const deleteAt = deleteAtOf(row, grace)
+      if (DateTime.lessThan(now, deleteAt)) return false
+      if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
+      return Option.match(progress, {
+        onNone: () => true,
+        onSome: ({ completeAsOf }) =>
+          Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
+      })
+    })
+  })
+
 /**
  * Erases what is due. `observation` is what the network said just before.
  *
@@ -141,10 +175,7 @@ export const clean: (
   const settings = yield* LifecycleSettings
   const { cleanRetry, grace } = settings
   const now = yield* DateTime.now
-  const { get } = yield* WelcomeProgress
-  const progress = yield* Effect.catchAll(get(installationId), (error) =>
-    Effect.as(Effect.logWarning(error.message), "unknown" as const)
-  )
+  const progress = yield* askProgress(installationId)
   const isClockTrusted = yield* guard.isTrusted(grace)
   const isRotationFailing = Option.isSome(known.failures)
   const evidence: Evidence = { now, grace, ledger, observation, isClockTrusted, isRotationFailing, progress }

@@ -10,10 +10,12 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as AssociationState from "../identity/AssociationState.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
+import { inOrder } from "../identity/LogOrder.ts"
+import { BoundedMap } from "../internal/boundedMap.ts"
 import * as seenServed from "../internal/seenServed.ts"
 import * as Codec from "../keypackage/Codec.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
-import { ApiClient, ApiClientError } from "../ports/ApiClient.ts"
+import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
@@ -154,7 +156,42 @@ const identify = (installation: Installation, ledger: InstallationLedger, bytes:
     })
   })
 
-const newestTime = ({ log }: InboxLog.InboxLog): Option.Option<DateTime.Utc> => {
+/**
+ * What the logs said at the last look, so that a log that has not grown is not resolved again.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface LogMemory {
+  readonly get: (installationId: InstallationId.InstallationId) => RememberedLog | undefined
+  readonly set: (installationId: InstallationId.InstallationId, log: RememberedLog) => void
+}
+
+/** A log by its last entry, and what it says. */
+interface RememberedLog extends InboxAnswer {
+  readonly sequenceId: bigint
+}
+
+interface InboxAnswer {
+  readonly membership: Membership
+  readonly time: Option.Option<DateTime.Utc>
+}
+
+/** Logs remembered at most. */
+const REMEMBERED_LOGS = 10_000
+
+/**
+ * A memory of the logs of 10,000 installations.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const memory = (): LogMemory => {
+  const logs = new BoundedMap<InstallationId.InstallationId, RememberedLog>(REMEMBERED_LOGS)
+  return { get: (id) => logs.get(id), set: (id, log) => void logs.set(id, log) }
+}
+
+const newestTime = (log: ReadonlyArray<IdentityUpdateLogEntry>): Option.Option<DateTime.Utc> => {
   let newest = 0n
   for (const { serverTimestampNs } of log) if (serverTimestampNs > newest) newest = serverTimestampNs
   return newest === 0n ? Option.none() : DateTime.make(Number(newest / 1_000_000n))
@@ -168,6 +205,34 @@ const membershipOf = (inbox: InboxLog.InboxLog, installationId: InstallationId.I
         (addition): Membership => (Option.isSome(addition) ? "Revoked" : "NeverAdded")
       )
 
+/** Asks for the inbox's log, from where it was known. A log that is not to be had, or that nobody can resolve, says nothing. */
+const askInbox = ({ inboxId, installationId }: Installation, known: LogMemory | undefined) =>
+  Effect.gen(function* () {
+    const api = yield* ApiClient
+    const remembered = known?.get(installationId)
+    if (remembered !== undefined) {
+      const [news = []] = yield* retryTransient(ATTEMPTS)(
+        api.getIdentityUpdates([{ inboxId, after: remembered.sequenceId }])
+      )
+      if (inOrder(news, remembered.sequenceId).length === 0) return remembered
+    }
+    const inbox = yield* InboxLog.read(inboxId)
+    const answer: InboxAnswer = {
+      membership: yield* membershipOf(inbox, installationId),
+      time: newestTime(inbox.log)
+    }
+    const last = inbox.log.at(-1)
+    if (last !== undefined) known?.set(installationId, { ...answer, sequenceId: last.sequenceId })
+    return answer
+  }).pipe(
+    Effect.catchAll((error) =>
+      Effect.as(Effect.logWarning(error.message), {
+        membership: "Unclear",
+        time: Option.none<DateTime.Utc>()
+      } satisfies InboxAnswer)
+    )
+  )
+
 /**
  * Asks the network what it serves for the installation, and what the inbox's log says of it. Writes nothing.
  *
@@ -178,25 +243,17 @@ const membershipOf = (inbox: InboxLog.InboxLog, installationId: InstallationId.I
  */
 export const look: (
   installation: Installation,
-  ledger: InstallationLedger
+  ledger: InstallationLedger,
+  memory?: LogMemory | undefined
 ) => Effect.Effect<
   Observation,
   ApiClientError | StorageError,
   KeyPackageStore | ApiClient | MlsCrypto | SmartContractWalletVerifier
-> = Effect.fn("Reachability.look")(function* (installation, ledger) {
-  const { inboxId, installationId } = installation
+> = Effect.fn("Reachability.look")(function* (installation, ledger, memory) {
+  const { installationId } = installation
   const api = yield* ApiClient
   const { attemptTimeout } = yield* LifecycleSettings
 
-  const readInbox = InboxLog.read(inboxId).pipe(
-    Effect.flatMap((inbox) =>
-      Effect.map(membershipOf(inbox, installationId), (membership) => ({ membership, time: newestTime(inbox) }))
-    ),
-    // A log that is not to be had, or that nobody can resolve, says nothing about the package.
-    Effect.catchAll((error) =>
-      Effect.as(Effect.logWarning(error.message), { membership: "Unclear" as const, time: Option.none<DateTime.Utc>() })
-    )
-  )
   const fetch = api.fetchKeyPackages([installationId]).pipe(
     Effect.timeoutFail({
       duration: attemptTimeout,
@@ -204,7 +261,9 @@ export const look: (
     }),
     retryTransient(ATTEMPTS)
   )
-  const [[bytes = Option.none()], inbox] = yield* Effect.all([fetch, readInbox], { concurrency: 2 })
+  const [[bytes = Option.none()], inbox] = yield* Effect.all([fetch, askInbox(installation, memory)], {
+    concurrency: 2
+  })
   const seenAt = yield* DateTime.now
   const served = Option.isNone(bytes) ? Nothing() : yield* identify(installation, ledger, bytes.value, seenAt)
   return { served, membership: inbox.membership, seenAt, networkTimeAtLeast: inbox.time }

@@ -24,6 +24,7 @@ import type { InstallationId } from "../identity/InstallationId.ts"
 import { KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import * as ClockGuard from "./ClockGuard.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
+import * as Reachability from "./Reachability.ts"
 import * as Schedule from "./Schedule.ts"
 import { type Report, type UpkeepContext, type UpkeepError, upkeep } from "./Upkeep.ts"
 
@@ -146,10 +147,11 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     const cooling = new Map<InstallationId, Cooling>()
     /** Installations that this process has looked at: what others did before it started is seen before anything is done. */
     const lookedAt = new Set<InstallationId>()
+    const memory = Reachability.memory()
     const fibers = yield* FiberSet.make<void>()
 
     const run = (installationId: InstallationId, insist: boolean, look: boolean) =>
-      upkeep(installationId, { guard, insist, look: look || !lookedAt.has(installationId) }).pipe(
+      upkeep(installationId, { guard, insist, look: look || !lookedAt.has(installationId), memory }).pipe(
         Effect.tap(() => Effect.sync(() => lookedAt.add(installationId))),
         Effect.provide(context)
       )
@@ -247,7 +249,8 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
       Effect.forever
     )
 
-    yield* store.deadlineLowered.pipe(
+    const lowered = yield* store.deadlineLowered
+    yield* lowered.pipe(
       Stream.runForEach((installationId) =>
         Effect.zipRight(
           Effect.sync(() => {

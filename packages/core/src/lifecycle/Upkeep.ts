@@ -78,6 +78,8 @@ export interface UpkeepOptions {
   readonly look: boolean
   /** Repair what is found without regard to how often that was done lately. */
   readonly insist?: boolean | undefined
+  /** What was known of the inboxes' logs; each look resolves the whole log unless given. */
+  readonly memory?: Reachability.LogMemory | undefined
 }
 
 /** An installation under its lease, with its rows. */
@@ -344,9 +346,9 @@ const act = (
 const CONFIRM_AGAIN = Duration.seconds(10)
 
 /** Looks at the network and acts on what it finds. None where no answer came; that is noted, and asked again later. */
-const probe = (subject: Subject, insist: boolean) =>
+const probe = (subject: Subject, { insist = false, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
-    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger))
+    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger, memory))
     if (Either.isLeft(looked)) {
       const error = looked.left
       if (error._tag === "StorageError") return yield* error
@@ -421,7 +423,7 @@ const rotateIfDue = (subject: Subject) =>
   })
 
 /** Erases what is due, if the network says what it serves. */
-const cleanIfDue = (subject: Subject, guard: ClockGuard) =>
+const cleanIfDue = (subject: Subject, { guard, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
     if (!(yield* isDueAt(subject.installation.schedule.cleanAt))) return 0
     const store = yield* KeyPackageStore
@@ -435,7 +437,11 @@ const cleanIfDue = (subject: Subject, guard: ClockGuard) =>
       yield* reschedule(subject, (known) => ({ ...known, cleanAt: first }))
       return 0
     }
-    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger))
+    if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: Option.some(later) }))
+      return 0
+    }
+    const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger, memory))
     if (Either.isLeft(looked)) {
       if (looked.left._tag === "StorageError") return yield* looked.left
       yield* reschedule(subject, (known) => ({ ...known, cleanAt: Option.some(later) }))
@@ -494,13 +500,13 @@ export const upkeep: (
         const { confirmation, probeAt } = subject.installation.schedule
         const confirmAt = Option.map(confirmation, (waiting) => waiting.confirmAt)
         const looks = options.look || (yield* isDueAt(probeAt)) || (yield* isDueAt(confirmAt))
-        const probed = looks ? yield* probe(subject, options.insist ?? false) : Option.none()
+        const probed = looks ? yield* probe(subject, options) : Option.none()
         if (looks) yield* again
 
         // A rotation that fails keeps nothing from being erased.
         const rotated = yield* Effect.either(rotateIfDue(subject))
         yield* again
-        const erased = yield* cleanIfDue(subject, options.guard)
+        const erased = yield* cleanIfDue(subject, options)
         return { reachability: Option.map(probed, ({ verdict }) => verdict), published: yield* rotated, erased }
       })
     )

@@ -9,6 +9,7 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
@@ -220,10 +221,10 @@ export class KeyPackageStore extends Context.Tag("@keyward/core/KeyPackageStore"
     /** When the next thing is due after `now`, for any installation. */
     readonly nextDueAt: (now: DateTime.Utc) => Effect.Effect<Option.Option<DateTime.Utc>, StorageError>
     /**
-     * Ids of installations whose deadline was lowered, from the moment of running: by this process, and by others where the
-     * store can say so without polling.
+     * Ids of installations whose deadline was lowered since this effect returned, until its scope is closed: by this process,
+     * and by others where the store can say so without polling. None is missed in between.
      */
-    readonly deadlineLowered: Stream.Stream<InstallationId>
+    readonly deadlineLowered: Effect.Effect<Stream.Stream<InstallationId>, never, Scope.Scope>
 
     /**
      * Writes the row and its private keys together. The history id is larger than every earlier one of the store.

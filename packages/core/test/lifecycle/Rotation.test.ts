@@ -1,7 +1,7 @@
 /** The pipeline, against every way in which its steps can fail: [1]-[7], [22], [24], [26], [52], [54], [66]. */
 import { describe, expect, it } from "@effect/vitest"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
-import { isLive, type LedgerEntry } from "@keyward/core/lifecycle/Ledger"
+import { isLive, type Kept } from "@keyward/core/lifecycle/Ledger"
 import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { rotateAndUploadKeyPackage, uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import { withLease } from "@keyward/core/lifecycle/UnderLease"
@@ -66,7 +66,7 @@ describe("Rotation", () => {
       for (let i = 0; i < 5; i++) {
         const { published } = yield* rotate(installationId, false)
         const installation = Option.getOrThrow(yield* store.getInstallation(installationId))
-        const span = DateTime.distanceDuration(published.publishedAt, Option.getOrThrow(installation.nextRotationAt))
+        const span = DateTime.distanceDuration(published.publishedAt, Option.getOrThrow(installation.schedule.rotateAt))
         expect(Duration.between(span, { minimum: Duration.days(27), maximum: Duration.days(30) })).toBe(true)
         spans.add(Duration.toMillis(span))
       }
@@ -337,7 +337,7 @@ describe("Rotation", () => {
       yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
       yield* Effect.flip(rotate(installationId, false))
       yield* faults.setRule(() => Option.none())
-      const damage = (entry: LedgerEntry): LedgerEntry => {
+      const damage = (entry: Kept): Kept => {
         if (entry.historyId !== 1) return entry
         const bytes = Uint8Array.from(entry.keyPackage.bytes)
         bytes[100] = (bytes[100] ?? 0) ^ 1

@@ -1,5 +1,6 @@
 /** The whole library on memory ports: real crypto from a seed, a memory store, a node without a wire, faults for all. */
 import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
+import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import * as Identifier from "@keyward/core/identity/Identifier"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
@@ -24,6 +25,7 @@ export const layer = (seed: string | number = "test") =>
     SeededEntropy.layer(seed),
     NodeMlsCrypto.layer,
     XWing.layer,
+    FastCurveBackend.layer(),
     layerNone
   )
 

@@ -60,6 +60,6 @@ export const make = (
       )
     ),
 
-    deadlineLowered: Stream.fromPubSub(lowered)
+    deadlineLowered: Stream.fromPubSub(lowered, { scoped: true })
   }
 }

@@ -79,9 +79,8 @@ const listen = (number: number) =>
       yield* store.modifySchedule(installationId, probeAt(T0))
       return installationId
     })
-    yield* Effect.forkScoped(Stream.runForEach(store.deadlineLowered, (id) => Queue.offer(queue, id)))
-    // The stream hears from the moment of running, which is some moment after the fork.
-    while ((yield* Queue.size(queue)) === 0) yield* Effect.zipRight(mark, Effect.yieldNow())
+    const lowered = yield* store.deadlineLowered
+    yield* Effect.forkScoped(Stream.runForEach(lowered, (id) => Queue.offer(queue, id)))
     return Effect.gen(function* () {
       const end = yield* mark
       const heard: Array<InstallationId> = []
@@ -336,7 +335,7 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
         expect(yield* heard).toEqual([])
       }))
 
-    test("tells everyone who listens, and nobody of what was before", () =>
+    test("tells everyone who listens, from the moment of asking, and nobody of what was before", () =>
       Effect.gen(function* () {
         const { store, installation } = yield* leased(350)
         const { installationId: id } = installation
@@ -346,6 +345,19 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
         yield* store.modifySchedule(id, probeAt(after("1 hour")))
         expect(yield* second).toEqual([id])
         expect((yield* first).filter((heard) => heard === id)).toEqual([id])
+      }))
+
+    test("misses nothing between the asking and the listening", () =>
+      Effect.gen(function* () {
+        const { store, installation } = yield* leased(351)
+        const { installationId: id } = installation
+        const lowered = yield* store.deadlineLowered
+        for (const hours of [3, 2, 1]) {
+          yield* store.modifySchedule(id, probeAt(DateTime.add(T0, { hours })))
+          yield* Effect.yieldNow()
+        }
+        const heard = yield* Stream.runCollect(Stream.take(lowered, 3))
+        expect([...heard]).toEqual([id, id, id])
       }))
   })
 }
