@@ -15,6 +15,7 @@ import * as TestClock from "effect/TestClock"
 import * as installations from "../internal/storeContractInstallations.ts"
 import * as kit from "../internal/storeContractKit.ts"
 import * as ledger from "../internal/storeContractLedger.ts"
+import * as model from "../internal/storeContractModel.ts"
 import * as retirement from "../internal/storeContractRetirement.ts"
 import * as schedule from "../internal/storeContractSchedule.ts"
 
@@ -70,5 +71,6 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KeyPackageStore | R
     schedule.declare(tools)
     ledger.declare(tools)
     retirement.declare(tools)
+    model.declare(tools)
   })
 }
