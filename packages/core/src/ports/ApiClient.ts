@@ -303,8 +303,9 @@ export class ApiClient extends Context.Tag("@keyward/core/ApiClient")<
       after: bigint
     ) => Stream.Stream<WelcomeMessageEntry, ApiClientError>
     /**
-     * Sends Welcomes and pointers, as given and in this order, in as few requests as their size allows. An entry that the
-     * node has already is accepted silently, so that all may be sent again when some were not taken. One that is larger
+     * Sends Welcomes and pointers, as given, in as few requests as their size allows. A node files those of one request in
+     * any order (xmtp-node-go inserts them side by side): a pointer may be there a moment before its Welcome. An entry that
+     * the node has already is accepted silently, so that all may be sent again when some were not taken. One that is larger
      * than a message may be is `RequestTooLarge`, before anything is sent.
      */
     readonly sendWelcomeMessages: (entries: ReadonlyArray<WelcomeMessageInput>) => Effect.Effect<void, ApiClientError>
