@@ -6,24 +6,14 @@ import { inspect } from "node:util"
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
-import type { Installation } from "@keyward/core/lifecycle/Installation"
-import type { Lease } from "@keyward/core/lifecycle/Lease"
-import { uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
-import * as Schedule from "@keyward/core/lifecycle/Schedule"
-import { ApiClient } from "@keyward/core/ports/ApiClient"
-import { KeyPackageStore, type StorageError } from "@keyward/core/ports/KeyPackageStore"
-import type { KeySealer } from "@keyward/core/ports/KeySealer"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Arbitraries from "@keyward/test-utils/Arbitraries"
 import { snapshot } from "@keyward/test-utils/contracts/KeyPackageStoreContract"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
-import * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
-import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
@@ -32,86 +22,21 @@ import * as Redacted from "effect/Redacted"
 import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as SqliteKeyPackageStore from "../src/SqliteKeyPackageStore.ts"
-import { filename, sealer, sealingKey } from "./fixture.ts"
-
-const T0 = DateTime.unsafeMake("2026-03-01T00:00:00Z")
-const atT0 = TestClock.setTime(DateTime.toEpochMillis(T0))
-const publication = {
-  at: T0,
-  deleteAt: Option.some(DateTime.add(T0, { hours: 24 })),
-  reschedule: Schedule.published({
-    startedAt: T0,
-    rotateAt: DateTime.add(T0, { days: 30 }),
-    probeAt: DateTime.add(T0, { days: 1 })
-  })
-}
-const insertion = { at: T0, trigger: "Manual" as const, reschedule: identity }
-
-const one = <A>(arbitrary: FastCheck.Arbitrary<A>, seed: number): A =>
-  FastCheck.sample(arbitrary, { numRuns: 1, seed })[0] as A
-const packageOf = (installation: Installation, seed: number) => one(Arbitraries.generatedKeyPackage(installation), seed)
-
-/** Opens the store on a file, uses it and closes it again. */
-const withStore = <A, E>(
-  filename: string,
-  body: Effect.Effect<A, E, KeyPackageStore>,
-  layer: Layer.Layer<KeySealer> = sealer()
-): Effect.Effect<A, E | StorageError> =>
-  Effect.provide(body, Layer.fresh(SqliteKeyPackageStore.layer({ filename }).pipe(Layer.provide(layer))))
-
-/** Other hands in the database. */
-const withSql = <A, E>(
-  filename: string,
-  body: (sql: SqlClient.SqlClient) => Effect.Effect<A, E>,
-  config: Partial<SqliteClient.SqliteClientConfig> = {}
-): Effect.Effect<A, E> =>
-  Effect.flatMap(SqlClient.SqlClient, body).pipe(
-    Effect.provide(Layer.fresh(Layer.orDie(SqliteClient.layer({ filename, ...config }))))
-  )
-
-const installed = (seed: number) =>
-  Effect.gen(function* () {
-    const store = yield* KeyPackageStore
-    const intent = { ...one(Arbitraries.intent, seed), label: `label ${seed}` }
-    const installation = yield* store.findOrCreateInstallation(intent)
-    const { installationId } = installation
-    const lease = yield* store.acquireLease(installationId, { now: T0, duration: Duration.minutes(5) })
-    return { installation, lease }
-  })
-
-const rotate = (installation: Installation, lease: Lease, seed: number) =>
-  Effect.gen(function* () {
-    const store = yield* KeyPackageStore
-    const prepared = yield* store.insertKeyPackageHistory(lease, packageOf(installation, seed), insertion)
-    const receipt = yield* uploadKeyPackage(lease, prepared).pipe(
-      Effect.provide(Layer.mock(ApiClient, { uploadKeyPackage: () => Effect.void }))
-    )
-    return yield* store.markKeyPackagesBeforeIdToBeDeleted(lease, receipt, publication)
-  })
-
-/** Two installations with rows in every state. */
-const populate = Effect.gen(function* () {
-  const store = yield* KeyPackageStore
-  const one = yield* installed(1)
-  const two = yield* installed(2)
-  yield* store.saveIdentityUpdate(one.lease, new Uint8Array([1, 2, 3]), T0)
-  yield* store.markRegistered(one.lease, T0)
-  yield* rotate(one.installation, one.lease, 10)
-  yield* rotate(one.installation, one.lease, 11)
-  const exposed = yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 12), insertion)
-  yield* store.markExposed(one.lease, exposed, T0)
-  yield* store.insertKeyPackageHistory(one.lease, packageOf(one.installation, 13), insertion)
-  yield* rotate(two.installation, two.lease, 14)
-  return { one, two, installations: [one.installation, two.installation] }
-})
-
-const raw = (filename: string): Buffer =>
-  Buffer.concat(
-    ["", "-wal", "-shm", "-journal"]
-      .map((suffix) => filename + suffix)
-      .filter(existsSync)
-      .map((path) => readFileSync(path))
-  )
+import {
+  atT0,
+  filename,
+  insertion,
+  installed,
+  one,
+  packageOf,
+  populate,
+  raw,
+  sealer,
+  sealingKey,
+  T0,
+  withSql,
+  withStore
+} from "./fixture.ts"
 
 describe("durability", () => {
   it.effect("a store that is opened again has everything", () =>
@@ -164,7 +89,10 @@ describe("durability", () => {
       yield* withStore(file, Effect.void)
       const first = readFileSync(file)
       const migrations = yield* withSql(file, (sql) => sql`SELECT migration_id, name FROM keyward_migrations`)
-      expect(migrations).toEqual([{ migration_id: 1, name: "create_ledger" }])
+      expect(migrations).toEqual([
+        { migration_id: 1, name: "create_ledger" },
+        { migration_id: 2, name: "complete_lifecycle" }
+      ])
       yield* withStore(file, Effect.void)
       yield* withStore(file, Effect.void)
       expect(readFileSync(file).equals(first)).toBe(true)
@@ -344,7 +272,7 @@ describe("a disk or file that fails", () => {
       const error = yield* Effect.flip(withStore(file, Effect.void))
       expect(error).toMatchObject({
         reason: "NewerSchema",
-        detail: "the database has schema 9999, this release knows 1"
+        detail: "the database has schema 9999, this release knows 2"
       })
       expect(readFileSync(file).equals(before)).toBe(true)
     }).pipe(Effect.scoped)
@@ -454,140 +382,6 @@ describe("a disk or file that fails", () => {
   )
 })
 
-describe("rows edited by other hands", () => {
-  const edits: ReadonlyArray<readonly [column: string, edit: string]> = [
-    ["state", "state = 'Published, surely'"],
-    ["exposed_at", "state = 'Exposed', exposed_at = NULL"],
-    ["ref", "ref = 'xyz'"],
-    ["init_key", "init_key = x'00'"],
-    ["post_quantum_key", "post_quantum_key = x'0102'"],
-    ["not_after", "not_after = -1"],
-    ["not_after", "not_after = 9223372036854775807"],
-    ["delete_at", "state = 'Exposed', exposed_at = 1, delete_at = 1"],
-    ["created_at", "created_at = 9223372036854775807"]
-  ]
-  for (const [column, edit] of edits) {
-    it.effect(`[65] ${edit}: Corrupt names row and column, and stops nothing else`, () =>
-      Effect.gen(function* () {
-        yield* atT0
-        const file = yield* filename
-        const { one, two } = yield* withStore(
-          file,
-          Effect.gen(function* () {
-            const found = yield* populate
-            yield* rotate(found.two.installation, found.two.lease, 20)
-            return found
-          })
-        )
-        yield* withSql(file, (sql) =>
-          Effect.zipRight(
-            sql`PRAGMA ignore_check_constraints = ON`,
-            sql.unsafe(`UPDATE keyward_key_packages SET ${edit} WHERE history_id = 3`)
-          )
-        )
-        yield* withStore(
-          file,
-          Effect.gen(function* () {
-            const store = yield* KeyPackageStore
-            const error = yield* Effect.flip(store.getHistory(one.installation.installationId))
-            expect(error).toMatchObject({
-              _tag: "StorageError",
-              operation: "getHistory",
-              reason: "Corrupt",
-              detail: `table keyward_key_packages, row 3, column ${column}`
-            })
-            expect(error.cause).toBeUndefined()
-            expect(Option.isSome(yield* store.getNewest(one.installation.installationId))).toBe(true)
-            expect(yield* store.getHistory(two.installation.installationId)).toHaveLength(2)
-          })
-        )
-      }).pipe(Effect.scoped)
-    )
-  }
-
-  it.effect("[65] a row that cannot be read is superseded all the same and does not stop the rotation", () =>
-    Effect.gen(function* () {
-      yield* atT0
-      const file = yield* filename
-      const { one } = yield* withStore(file, populate)
-      // A time that no DateTime holds, which the table's checks do not know.
-      yield* withSql(
-        file,
-        (sql) => sql`UPDATE keyward_key_packages SET created_at = 9223372036854775807
-        WHERE history_id = 2`
-      )
-      yield* withStore(
-        file,
-        Effect.gen(function* () {
-          const marked = yield* rotate(one.installation, one.lease, 20)
-          expect(marked.superseded.map(({ historyId }) => Number(historyId))).toEqual([3, 4])
-        })
-      )
-      const rows = yield* withSql(
-        file,
-        (sql) => sql`SELECT state, superseded_by, delete_at FROM keyward_key_packages
-        WHERE history_id = 2`
-      )
-      const deleteAt = DateTime.toEpochMillis(publication.deleteAt.value)
-      expect(rows).toEqual([{ state: "Superseded", superseded_by: 6, delete_at: deleteAt }])
-    }).pipe(Effect.scoped)
-  )
-
-  it.effect("[66] a row whose private keys are gone is Corrupt, not a package without keys", () =>
-    Effect.gen(function* () {
-      yield* atT0
-      const file = yield* filename
-      const { one } = yield* withStore(file, populate)
-      yield* withSql(file, (sql) => sql`DELETE FROM keyward_private_keys WHERE history_id = 2`)
-      yield* withStore(
-        file,
-        Effect.gen(function* () {
-          const store = yield* KeyPackageStore
-          const [, second] = yield* store.getHistory(one.installation.installationId)
-          const error = yield* Effect.flip(store.getPrivateKeys(second?.historyId ?? (0 as never)))
-          expect(error).toMatchObject({ reason: "Corrupt" })
-          expect(error.detail).toMatch(/^table keyward_private_keys, row 2,/)
-        })
-      )
-    }).pipe(Effect.scoped)
-  )
-
-  const impossible = [
-    "UPDATE keyward_key_packages SET state = 'Sent'",
-    "UPDATE keyward_key_packages SET exposed_at = NULL WHERE state = 'Exposed'",
-    "UPDATE keyward_key_packages SET published_at = NULL WHERE state = 'Published'",
-    "UPDATE keyward_key_packages SET exposed_at = NULL WHERE state = 'Published'",
-    "UPDATE keyward_key_packages SET exposed_at = 1 WHERE state = 'Prepared'",
-    "UPDATE keyward_key_packages SET delete_at = NULL WHERE state = 'Superseded'",
-    "UPDATE keyward_key_packages SET superseded_by = NULL WHERE state = 'Superseded'",
-    "UPDATE keyward_key_packages SET superseded_by = history_id WHERE state = 'Superseded'",
-    "UPDATE keyward_key_packages SET delete_at = 1 WHERE state = 'Published'",
-    "UPDATE keyward_key_packages SET init_key = x'00'",
-    "UPDATE keyward_key_packages SET created_at = 'yesterday'",
-    "UPDATE keyward_installations SET registration = 'Registered' WHERE registration = 'Intended'",
-    "UPDATE keyward_installations SET identity_update = NULL WHERE registration = 'Registered'",
-    "UPDATE keyward_leases SET fence = 0",
-    "INSERT INTO keyward_private_keys SELECT 999, sealing_key_id, sealed_keys FROM keyward_private_keys LIMIT 1",
-    "DELETE FROM keyward_key_packages WHERE history_id = 1"
-  ]
-  it.effect("the tables refuse states that cannot be", () =>
-    Effect.gen(function* () {
-      yield* atT0
-      const file = yield* filename
-      yield* withStore(file, populate)
-      yield* withSql(file, (sql) =>
-        Effect.gen(function* () {
-          yield* sql`PRAGMA foreign_keys = ON`
-          for (const statement of impossible) {
-            const error = yield* Effect.flip(sql.unsafe(statement))
-            expect((error.cause as { code?: string }).code, statement).toMatch(/^SQLITE_CONSTRAINT/)
-          }
-        })
-      )
-    }).pipe(Effect.scoped)
-  )
-})
-
 describe("[78] secrets", () => {
   it.effect("are in no file, log, span or error", () =>
     Effect.gen(function* () {
@@ -660,7 +454,7 @@ describe("[78] secrets", () => {
 
       const closed = raw(file)
       const text = seen.join("\n")
-      expect(text).toContain("INSERT INTO keyward_key_packages")
+      expect(text).toContain("SqliteKeyPackageStore.insertKeyPackageHistory")
       for (const secret of secrets) {
         const bytes = Buffer.from(secret)
         expect(closed.includes(bytes)).toBe(false)
@@ -680,81 +474,6 @@ describe("[78] secrets", () => {
       const secret = Buffer.from(new Uint8Array(32).map((_, index) => index + 100))
       yield* withSql(file, (sql) => Effect.zipRight(sql`CREATE TABLE t (b)`, sql`INSERT INTO t VALUES (${secret})`))
       expect(raw(file).includes(secret)).toBe(true)
-    }).pipe(Effect.scoped)
-  )
-})
-
-describe("query plans", () => {
-  const hot = {
-    "the newest row of an installation":
-      "SELECT * FROM keyward_key_packages WHERE installation_id = 'a' ORDER BY history_id DESC LIMIT 1",
-    "the earlier rows of an installation":
-      "SELECT * FROM keyward_key_packages WHERE installation_id = 'a' AND history_id < 5 AND state IN ('Prepared')",
-    "the next rotation":
-      "SELECT * FROM keyward_installations WHERE next_rotation_at IS NOT NULL ORDER BY next_rotation_at LIMIT 10",
-    "what is due for deletion": "SELECT * FROM keyward_key_packages WHERE delete_at <= 5 ORDER BY delete_at LIMIT 10",
-    "a package by its ref": "SELECT * FROM keyward_key_packages WHERE ref = 'a'",
-    "a package by its init key": "SELECT * FROM keyward_key_packages WHERE init_key = x'00'",
-    "the installations of an inbox": "SELECT * FROM keyward_installations WHERE inbox_id = 'a'",
-    "an installation by label": "SELECT * FROM keyward_installations WHERE inbox_id = 'a' AND label = 'b'",
-    "a lease": "SELECT * FROM keyward_leases WHERE installation_id = 'a'"
-  }
-  it.effect("[77] every hot query walks an index: no table is read whole, nothing is sorted", () =>
-    Effect.gen(function* () {
-      const file = yield* filename
-      yield* withStore(file, Effect.void)
-      yield* withSql(file, (sql) =>
-        Effect.forEach(Object.entries(hot), ([title, query]) =>
-          Effect.map(sql.unsafe<{ detail: string }>(`EXPLAIN QUERY PLAN ${query}`), (steps) => {
-            const plan = steps.map(({ detail }) => detail).join("; ")
-            expect(plan, title).toMatch(/USING (INDEX|COVERING INDEX|PRIMARY KEY|INTEGER PRIMARY KEY)/)
-            expect(plan, title).not.toMatch(/SCAN (?!\w+ USING INDEX)|TEMP B-TREE/)
-          })
-        )
-      )
-    }).pipe(Effect.scoped)
-  )
-
-  it.effect("the statements that the store sends do too", () =>
-    Effect.gen(function* () {
-      yield* atT0
-      const file = yield* filename
-      const statements = new Set<string>()
-      const native = yield* Effect.tracer
-      const tracer = Tracer.make({
-        context: (f, fiber) => native.context(f, fiber),
-        span: (...args) => {
-          const span = native.span(...args)
-          const attribute = span.attribute.bind(span)
-          span.attribute = (key, value) => {
-            if (key === "db.query.text") statements.add(String(value))
-            attribute(key, value)
-          }
-          return span
-        }
-      })
-      yield* withStore(
-        file,
-        Effect.flatMap(populate, ({ installations }) => snapshot(installations))
-      ).pipe(Effect.withTracer(tracer))
-      const sent = [...statements].filter(
-        (text) => /^(SELECT|UPDATE|INSERT)/.test(text) && /WHERE/.test(text) && !/sqlite_master/.test(text)
-      )
-      expect(sent.length).toBeGreaterThan(10)
-      yield* withSql(file, (sql) =>
-        Effect.forEach(sent, (text) =>
-          Effect.map(
-            sql.unsafe<{ detail: string }>(
-              `EXPLAIN QUERY PLAN ${text}`,
-              Array.from(text.matchAll(/\?/g), () => null)
-            ),
-            (steps) => {
-              const plan = steps.map(({ detail }) => detail).join("; ")
-              expect(plan, text).not.toMatch(/SCAN/)
-            }
-          )
-        )
-      )
     }).pipe(Effect.scoped)
   )
 })

@@ -68,8 +68,9 @@ export const make = (
       if (!Option.exists(now, (entry) => isPermitted(entry, row, at))) return Option.none()
       const tombstone = Ledger.retire(Option.getOrThrow(now), wholeMillis(at), reason, sha256)
       yield* erase(row.historyId)
+      // In the place of one that other hands have put there: nothing may keep the keys from being erased.
       yield* query(
-        `INSERT INTO keyward_retired_key_packages (${rows.retiredColumns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT OR REPLACE INTO keyward_retired_key_packages (${rows.retiredColumns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
         tombstone.historyId,
         tombstone.installationId,
         tombstone.ref,
