@@ -23,5 +23,5 @@ export const layer: Layer.Layer<Entropy.Entropy | MlsCrypto | PostQuantumKem | C
   Entropy.layer,
   FastMlsCrypto.layer,
   XWing.layer,
-  FastCurveBackend.layer
+  FastCurveBackend.layer()
 )

@@ -10,6 +10,33 @@ import * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
 
 /**
+ * The arguments of an operation that is going to be asked for.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Question =
+  | {
+      readonly _tag: "recoverSecp256k1"
+      readonly digest: Uint8Array
+      readonly signature: Uint8Array
+      readonly parity: 0 | 1
+    }
+  | { readonly _tag: "combineEd25519"; readonly s: Uint8Array; readonly k: Uint8Array; readonly a: Uint8Array }
+
+/**
+ * Operations that may know some answers already.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Foreseen {
+  readonly operations: Operations
+  /** Nobody asks any more: what has not begun need not. */
+  readonly release: () => void
+}
+
+/**
  * Three operations, and no rule: what counts as a signature is decided by the modules that call them, so every backend
  * gives the same verdicts. None of them throws.
  *
@@ -36,6 +63,11 @@ export interface Operations {
    * P-256 public key (65 bytes, uncompressed, on the curve).
    */
   readonly verifyP256: (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean
+  /**
+   * Hears what is going to be asked, about in this order, so that it can begin elsewhere. The operations that it gives answer
+   * everything that these do, and the same.
+   */
+  readonly foresee?: ((questions: ReadonlyArray<Question>) => Foreseen) | undefined
 }
 
 const littleEndian = (bytes: Uint8Array): bigint => {

@@ -9,8 +9,11 @@
  */
 import { createPublicKey, verify as opensslVerify } from "node:crypto"
 import { createRequire } from "node:module"
+import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as curvePool from "../internal/curvePool.ts"
 import { CurveBackend, noble, type Operations } from "./CurveBackend.ts"
 
 /** The three functions of sodium-native that are used; each throws where libsodium refuses. */
@@ -98,9 +101,40 @@ export const make: Effect.Effect<Operations> = Effect.gen(function* () {
 })
 
 /**
+ * How the backend works.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * Threads that help where many logs are verified at once; one less than the processors that there are, and at most 3, unless
+   * given. With 0 everything is done on the calling thread. None is started before there has been much to do, and none keeps
+   * the process alive.
+   */
+  readonly workers?: number | undefined
+}
+
+/** The calling thread does its part, and a node or a database has something to do as well. */
+const MOST_WORKERS = 3
+
+/**
+ * The fast backend with its threads, which end with the scope.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const makeWithWorkers = (options: Options = {}): Effect.Effect<Operations, never, Scope.Scope> =>
+  Effect.flatMap(make, (operations) => {
+    const workers = options.workers ?? Math.min(MOST_WORKERS, availableParallelism() - 1)
+    return workers > 0 ? curvePool.make(operations, workers) : Effect.succeed(operations)
+  })
+
+/**
  * Uses the fast backend.
  *
  * @since 1.0.0
  * @category layers
  */
-export const layer: Layer.Layer<CurveBackend> = Layer.effect(CurveBackend, make)
+export const layer = (options: Options = {}): Layer.Layer<CurveBackend> =>
+  Layer.scoped(CurveBackend, makeWithWorkers(options))

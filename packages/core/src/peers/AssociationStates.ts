@@ -23,7 +23,6 @@ import * as IdentityLog from "../identity/IdentityLog.ts"
 import type { InboxId } from "../identity/InboxId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
-import * as eventLoop from "../internal/eventLoop.ts"
 import { inHalves } from "../internal/inHalves.ts"
 import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry, limits } from "../ports/ApiClient.ts"
 import { AssociationStateCache, type StateAt } from "../ports/AssociationStateCache.ts"
@@ -211,24 +210,34 @@ export const make = (
       if (known === undefined || known.current.sequenceId <= newest.current.sequenceId) remembered.set(inboxId, newest)
     }
 
-    /** Curve work, one log to a turn of the event loop. */
-    const resolve = (
-      inboxId: InboxId,
-      base: AssociationState | undefined,
-      log: ReadonlyArray<IdentityUpdateLogEntry>
-    ): Effect.Effect<AssociationState, InboxError> => {
-      const updates = log.map(({ update }) => update)
-      const state =
-        base === undefined
-          ? IdentityLog.resolve(updates, { expectedInboxId: inboxId })
-          : IdentityLog.extend(base, updates, { expectedInboxId: inboxId })
-      return eventLoop.turn.pipe(
-        Effect.zipRight(state),
+    /** Curve work, at the pace of many short turns of the event loop. */
+    const resolveAll = (
+      extensions: ReadonlyArray<Pick<Extension, "base" | "inboxId" | "log">>
+    ): Effect.Effect<ReadonlyArray<Either.Either<AssociationState, InboxError>>> =>
+      IdentityLog.resolveAll(
+        extensions.map(({ base, inboxId, log }) => ({
+          state: base?.state,
+          updates: log.map(({ update }) => update),
+          expectedInboxId: inboxId
+        })),
+        { concurrency: LOGS_AT_A_TIME }
+      ).pipe(
         Effect.provideService(SmartContractWalletVerifier, verifier),
         Effect.provideService(CurveBackend, backend),
-        Effect.mapError((error) => refusal(inboxId, error))
+        Effect.map(
+          Arr.zipWith(extensions, (state, { inboxId }) => Either.mapLeft(state, (error) => refusal(inboxId, error)))
+        )
       )
-    }
+
+    /** The whole log of one inbox. */
+    const resolve = (
+      inboxId: InboxId,
+      log: ReadonlyArray<IdentityUpdateLogEntry>
+    ): Effect.Effect<AssociationState, InboxError> =>
+      Effect.flatMap(
+        resolveAll([{ inboxId, base: undefined, log }]),
+        ([state]) => state ?? Effect.dieMessage("a log has no result")
+      )
 
     /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
     const read = (
@@ -275,15 +284,14 @@ export const make = (
             } else results.push([inboxId, Either.left(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))])
           }
         }
-        const resolved = yield* Effect.forEach(
+        const resolved = Arr.zipWith(
           toResolve,
-          ({ base, inboxId, log, sequenceId, unsaved }) =>
-            Effect.map(Effect.either(resolve(inboxId, base?.state, log)), (state) => ({
-              inboxId,
-              log: [...unsaved, ...log],
-              result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
-            })),
-          { concurrency: LOGS_AT_A_TIME }
+          yield* resolveAll(toResolve),
+          ({ inboxId, log, sequenceId, unsaved }, state) => ({
+            inboxId,
+            log: [...unsaved, ...log],
+            result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
+          })
         )
         const extended = resolved.flatMap(({ inboxId, log, result }) =>
           Either.isRight(result) ? [{ inboxId, log, newest: result.right }] : []
@@ -377,12 +385,12 @@ export const make = (
           if (!endsThere(log)) {
             return yield* new AssociationStateError({ inboxId, reason: { _tag: "MissingIdentityUpdate", sequenceId } })
           }
-          return { log, state: yield* resolve(inboxId, undefined, log) }
+          return { log, state: yield* resolve(inboxId, log) }
         })
         // What the cache has of a log may be a part, and then its refusal says nothing of the inbox. A wallet that could not be
         // asked would not answer for the node's log either.
         const { log, state } = yield* endsThere(stored)
-          ? resolve(inboxId, undefined, stored).pipe(
+          ? resolve(inboxId, stored).pipe(
               Effect.map((state) => ({ log: stored, state })),
               Effect.catchAll((error) => (error.isRetryable ? Effect.fail(error) : fromNode))
             )
