@@ -78,7 +78,7 @@ const asId = (value: unknown): Option.Option<bigint> =>
   typeof value === "string" && /^[0-9]{20}$/.test(value) ? Option.some(BigInt(value)) : Option.none()
 
 const asCount = (value: unknown): Option.Option<number> =>
-  Option.liftPredicate(value, (number): number is number => typeof number === "number" && Number.isSafeInteger(number))
+  typeof value === "number" && Number.isSafeInteger(value) && value > 0 ? Option.some(value) : Option.none()
 
 const asTime = (value: unknown): Option.Option<DateTime.Utc> =>
   typeof value === "number" && Number.isInteger(value) ? DateTime.make(value) : Option.none()
