@@ -46,6 +46,11 @@ export interface Case {
   readonly target?: number | undefined
   /** At most this many rounds, of work that takes long. */
   readonly rounds?: number | undefined
+  /**
+   * Each side runs once, as it is: for work of many seconds that is a crowd of its own. Where not all of it is to be measured
+   * it returns its time itself, a bigint of nanoseconds.
+   */
+  readonly once?: boolean | undefined
   readonly prepare: () => Promise<Prepared> | Prepared
 }
 
@@ -76,6 +81,13 @@ export interface Measurement {
 const BATCH_NANOS = 2_000_000n
 const WARM_UP_WINDOW_NANOS = 400_000_000n
 const WARM_UP_MOST_NANOS = 10_000_000_000n
+
+/** Runs it once, and believes the time that it gives. */
+const runOnce = async (work: Work): Promise<bigint> => {
+  const start = process.hrtime.bigint()
+  const result = await work()
+  return typeof result === "bigint" ? result : process.hrtime.bigint() - start
+}
 
 const runBatch = async (work: Work, times: number): Promise<bigint> => {
   // Once unmeasured: the other side has just had the processor's caches.
@@ -123,6 +135,7 @@ const median = (values: ReadonlyArray<number>): number => {
 interface Series {
   readonly work: Work
   readonly times: number
+  readonly once: boolean
   readonly micros: Array<number>
 }
 
@@ -134,10 +147,15 @@ interface Running {
   readonly parts: ReadonlyArray<readonly [string, Series]>
 }
 
-const series = async (work: Work): Promise<Series> => ({ work, times: await calibrate(work), micros: [] })
+const series = async (work: Work, once: boolean): Promise<Series> => ({
+  work,
+  times: once ? 1 : await calibrate(work),
+  once,
+  micros: []
+})
 
-const sample = async ({ micros, times, work }: Series): Promise<void> => {
-  micros.push(Number(await runBatch(work, times)) / 1000 / times)
+const sample = async ({ micros, once, times, work }: Series): Promise<void> => {
+  micros.push(Number(await (once ? runOnce(work) : runBatch(work, times))) / 1000 / times)
 }
 
 const round = async ({ floor, parts, subject }: Running, subjectFirst: boolean): Promise<void> => {
@@ -161,11 +179,13 @@ export const measure = async (cases: ReadonlyArray<Case>, rounds = 101): Promise
       running.push({
         definition,
         prepared,
-        subject: await series(prepared.subject),
-        floor: await series(prepared.floor),
+        subject: await series(prepared.subject, definition.once ?? false),
+        floor: await series(prepared.floor, definition.once ?? false),
         parts
       })
-      for (const [name, work] of Object.entries(prepared.parts ?? {})) parts.push([name, await series(work)])
+      for (const [name, work] of Object.entries(prepared.parts ?? {})) {
+        parts.push([name, await series(work, definition.once ?? false)])
+      }
     }
     for (let i = 0; i < rounds; i++) {
       for (const one of running) if (i < (one.definition.rounds ?? rounds)) await round(one, i % 2 === 0)

@@ -4,13 +4,21 @@
  * @since 1.0.0
  */
 import { parseArgs } from "node:util"
+import * as due from "./cases/due.ts"
+import * as herd from "./cases/herd.ts"
 import * as identity from "./cases/identity.ts"
 import * as keypackage from "./cases/keypackage.ts"
 import * as rotation from "./cases/rotation.ts"
 import { type Case, type Measurement, measure } from "./Harness.ts"
 
 /** Every case. A new group is a file in `cases/` and a line here. */
-const allCases: ReadonlyArray<Case> = [...keypackage.cases, ...rotation.cases, ...identity.cases]
+const allCases: ReadonlyArray<Case> = [
+  ...keypackage.cases,
+  ...rotation.cases,
+  ...identity.cases,
+  ...due.cases,
+  ...herd.cases
+]
 
 const { values } = parseArgs({
   options: { json: { type: "boolean", default: false }, only: { type: "string" }, rounds: { type: "string" } }

@@ -13,21 +13,24 @@ const state = Ledger.match({
   Prepared: () => note("Prepared"),
   Exposed: () => note("Exposed"),
   Published: () => good("Published"),
-  Superseded: () => dim("Superseded")
+  Superseded: () => dim("Superseded"),
+  Rejected: () => bad("Rejected"),
+  Retired: () => dim("Retired")
 })
 
 const remark = Ledger.match({
   Prepared: () => "durable here, never sent",
   Exposed: ({ exposedAt }) => `sent ${clock(exposedAt)}, not acknowledged`,
   Published: ({ publishedAt }) => `accepted ${clock(publishedAt)}`,
-  Superseded: ({ supersededBy, deleteAt }) => `by #${supersededBy}; keys kept until ${day(deleteAt)}`
+  Superseded: ({ supersededBy, deleteAt }) => `by #${supersededBy}; keys kept until ${day(deleteAt)}`,
+  Rejected: ({ deleteAt }) => `refused for good; keys kept until ${day(deleteAt)}`,
+  Retired: ({ retiredAt }) => `keys erased ${day(retiredAt)}`
 })
 
-const kind = (entry: Ledger.LedgerEntry): string =>
-  Option.isSome(entry.keyPackage.postQuantumKey) ? "X-Wing" : "classical"
+const kind = (entry: Ledger.Kept): string => (Option.isSome(entry.keyPackage.postQuantumKey) ? "X-Wing" : "classical")
 
 /** One line per package. */
-export const table = (history: ReadonlyArray<Ledger.LedgerEntry>): Effect.Effect<void> =>
+export const table = (history: ReadonlyArray<Ledger.Kept>): Effect.Effect<void> =>
   Effect.forEach(
     history,
     (entry) =>
@@ -50,11 +53,13 @@ const marks = Ledger.match({
     from: createdAt,
     served: publishedAt,
     until: Option.some(supersededAt)
-  })
+  }),
+  Rejected: ({ createdAt, rejectedAt }) => ({ from: createdAt, served: Option.none(), until: Option.some(rejectedAt) }),
+  Retired: ({ createdAt, retiredAt }) => ({ from: createdAt, served: Option.none(), until: Option.some(retiredAt) })
 })
 
 /** One bar per package over the width of the terminal: made, served by the network, kept for late Welcomes. */
-export const timeline = (history: ReadonlyArray<Ledger.LedgerEntry>, end: DateTime.Utc): Effect.Effect<void> =>
+export const timeline = (history: ReadonlyArray<Ledger.Kept>, end: DateTime.Utc): Effect.Effect<void> =>
   Effect.gen(function* () {
     const first = history[0]
     if (first === undefined) return

@@ -295,6 +295,7 @@ const mark = (lease: Lease, proof: UploadReceipt | SeenServed, entry: Kept, star
     const isNew = entry._tag !== "Published"
     const times = {
       startedAt: startedAt ?? at,
+      madeAt: entry.createdAt,
       rotateAt: yield* replacementAt(entry, at),
       probeAt: yield* nextProbeAt(at)
     }

@@ -324,18 +324,26 @@ export const hold =
         }
 
 /**
- * A rotation that began at `startedAt` has published a package: requests that it has served are cleared, failures forgotten.
+ * A rotation that began at `startedAt` has published a package made at `madeAt`: requests that it has served are cleared, failures
+ * forgotten. A Welcome that came after the package was made may have used that very package, which is to be replaced then.
  *
  * @since 1.0.0
  * @category transitions
  */
 export const published =
-  (times: { readonly startedAt: DateTime.Utc; readonly rotateAt: DateTime.Utc; readonly probeAt: DateTime.Utc }) =>
+  (times: {
+    readonly startedAt: DateTime.Utc
+    readonly madeAt: DateTime.Utc
+    readonly rotateAt: DateTime.Utc
+    readonly probeAt: DateTime.Utc
+  }) =>
   (schedule: Schedule): Schedule => ({
     ...schedule,
     rotateAt: Option.some(times.rotateAt),
     requests: schedule.requests
-      .filter(({ requestedAt }) => DateTime.greaterThan(requestedAt, times.startedAt))
+      .filter(({ requestedAt, trigger }) =>
+        DateTime.greaterThan(requestedAt, trigger === "Welcome" ? times.madeAt : times.startedAt)
+      )
       .map((request) => ({ ...request, heldUntil: Option.none() })),
     failures: Option.none(),
     probeAt: lower(schedule.probeAt, times.probeAt)

@@ -70,6 +70,15 @@ export class Scheduler extends Context.Tag("@keyward/core/Scheduler")<
 /** A timer above 2^31-1 ms fires at once or never; a day is well below. */
 const LONGEST_NAP = Duration.days(1)
 
+/**
+ * How long one timer runs. A machine that slept stops its timers and not its wall clock: after this long at most the
+ * scheduler notices.
+ */
+const LONGEST_TIMER = 6 * 3_600_000
+
+/** A wall clock that is this much behind what it was, in milliseconds, was set back. */
+const SET_BACK = 60_000
+
 /** The wait after an upkeep that left something due: 1 second doubling to 10 minutes. */
 const pauseAfter = (count: number): number => Math.min(1000 * 2 ** Math.min(count - 1, 16), 600_000)
 
@@ -99,7 +108,7 @@ class TokenBucket {
 
   /** How many may begin now. A clock that went back costs nothing and gives nothing. */
   available(now: number): number {
-    const gained = Math.max(0, now - this.#at) * this.#perMilli
+    const gained = now > this.#at ? (now - this.#at) * this.#perMilli : 0
     this.#tokens = Math.min(this.#burst, this.#tokens + gained)
     this.#at = now
     return Math.floor(this.#tokens)
@@ -120,6 +129,20 @@ interface Cooling {
   /** Milliseconds since 1970. */
   readonly until: number
 }
+
+/** The last moment that a date can be. */
+const END_OF_TIME = DateTime.unsafeMake(8.64e15)
+
+/** Sleeps this many milliseconds of the wall clock, or less if it is set back. */
+const sleep = (pause: number): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const start = yield* Clock.currentTimeMillis
+    let now = start
+    while (now < start + pause && now >= start - SET_BACK) {
+      yield* Effect.sleep(Duration.millis(Math.min(start + pause - now, LONGEST_TIMER)))
+      now = yield* Clock.currentTimeMillis
+    }
+  })
 
 /**
  * The scheduler of the store in the context, which works until the scope is closed. What is interrupted then is durable as far
@@ -148,6 +171,9 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     /** Installations that this process has looked at: what others did before it started is seen before anything is done. */
     const lookedAt = new Set<InstallationId>()
     const memory = Reachability.memory()
+    /** Installations to look at because the clock was set back: their deadlines may lie too far ahead. */
+    let startled: Array<InstallationId> = []
+    let latest = yield* Clock.currentTimeMillis
     const fibers = yield* FiberSet.make<void>()
 
     const run = (installationId: InstallationId, insist: boolean, look: boolean) =>
@@ -170,9 +196,9 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
         cooling.set(installationId, { count, until: now + pause(count) })
       })
 
-    const work = (installationId: InstallationId): Effect.Effect<void> =>
+    const work = (installationId: InstallationId, look: boolean): Effect.Effect<void> =>
       Effect.gen(function* () {
-        const result = yield* Effect.either(run(installationId, false, false))
+        const result = yield* Effect.either(run(installationId, false, look))
         if (Either.isLeft(result)) {
           const error = result.left
           yield* Effect.logWarning(`upkeep of installation ${installationId}: ${error.message}`)
@@ -211,20 +237,30 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
           cooling.set(id, { count: cooling.get(id)?.count ?? 1, until: 0 })
       }
       const resting = [...cooling].filter(([, { until }]) => until > 0)
+      if (millis < latest - SET_BACK) {
+        const all = yield* store.findDue({ now: END_OF_TIME, limit: Number.MAX_SAFE_INTEGER })
+        startled = all.map(({ installationId }) => installationId)
+      }
+      latest = millis
       const room = Math.min(concurrency - running.size, bucket.available(millis))
+      const begin = (installationId: InstallationId, look: boolean) => {
+        bucket.take()
+        running.add(installationId)
+        return FiberSet.run(fibers, work(installationId, look))
+      }
       if (room > 0) {
         const except = new Set([...running, ...resting.map(([id]) => id)])
         const due = yield* store.findDue({ now, limit: room, except })
-        for (const { installationId } of due) {
-          bucket.take()
-          running.add(installationId)
-          yield* FiberSet.run(fibers, work(installationId))
+        for (const { installationId } of due) yield* begin(installationId, false)
+        for (const installationId of startled.splice(0, room - due.length)) {
+          if (!running.has(installationId)) yield* begin(installationId, true)
         }
         if (due.length > 0) yield* Metric.set(activeInstallations, running.size)
         if (due.length === room && bucket.wait > 0) return bucket.wait
       } else if (running.size < concurrency) {
         return bucket.wait
       }
+      if (startled.length > 0) return bucket.wait
       // With all hands busy, the first that is free wakes the loop.
       const next = yield* store.nextDueAt(now)
       const waits = [
@@ -236,8 +272,8 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     })
 
     const loop = Effect.gen(function* () {
-      const millis = yield* round
-      yield* Effect.raceFirst(Queue.take(wake), Effect.sleep(Duration.millis(millis)))
+      const pause = yield* round
+      yield* Effect.raceFirst(Queue.take(wake), sleep(pause))
     }).pipe(
       Effect.retry({
         // A store that cannot be read now is asked again, ever more slowly.

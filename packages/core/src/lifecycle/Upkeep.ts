@@ -407,8 +407,11 @@ const heldUntil = ({ ledger }: Subject, trigger: RotationTrigger, now: DateTime.
 const rotateIfDue = (subject: Subject) =>
   Effect.gen(function* () {
     const now = yield* DateTime.now
+    const newest = subject.ledger.entries.at(-1)
+    // What was made already is sent without asking the budget again.
+    const isWaiting = newest?._tag === "Prepared" || newest?._tag === "Exposed"
     for (const trigger of Schedule.dueTriggers(subject.installation.schedule, now)) {
-      const held = yield* heldUntil(subject, trigger, now)
+      const held = isWaiting ? Option.none() : yield* heldUntil(subject, trigger, now)
       if (Option.isSome(held)) {
         yield* reschedule(subject, Schedule.hold(trigger, held.value))
         continue

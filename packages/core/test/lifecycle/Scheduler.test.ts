@@ -36,8 +36,8 @@ describe("Scheduler", () => {
       const store = yield* KeyPackageStore
       const [tombstone] = yield* store.getRetired(id)
       expect(tombstone).toMatchObject({ historyId: 1, reason: "Superseded" })
-      yield* TestClock.adjust("60 days")
-      expect((yield* store.getRetired(id)).length).toBeGreaterThanOrEqual(2)
+      yield* TestClock.adjust("31 days")
+      expect((yield* store.getRetired(id)).length).toBeGreaterThanOrEqual(1)
       expect(yield* App.servedRow(id)).toMatchObject({ _tag: "Published" })
     }).pipe(Effect.provide(App.layer()))
   )
@@ -101,13 +101,13 @@ describe("Scheduler", () => {
       yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
       yield* queueKeyRotation(id)
       yield* faults.clearCalls
-      yield* TestClock.adjust("2 days")
+      yield* TestClock.adjust("1 day")
       expect(yield* App.states(id)).toEqual(["Published", "Exposed"])
       const during = yield* uploads
       expect(new Set(during.map((call) => Buffer.from(call.request).toString("hex"))).size).toBe(1)
       // At most an hour between two rounds of six attempts.
-      expect(during.length).toBeGreaterThan(6 * 24 * 2 * 0.9)
-      expect(during.length).toBeLessThan(6 * 24 * 2 * 1.5)
+      expect(during.length).toBeGreaterThan(6 * 24 * 0.9)
+      expect(during.length).toBeLessThan(6 * 24 * 1.5)
       yield* faults.clear
       yield* TestClock.adjust("1 hour")
       expect((yield* App.servedRow(id))?.historyId).toBe(2)
@@ -293,7 +293,7 @@ describe("Scheduler", () => {
       yield* queueKeyRotation(id)
       yield* TestClock.adjust("1 hour")
       expect((yield* App.servedRow(id))?.historyId).toBe(3)
-      yield* TestClock.adjust("100 days")
+      yield* TestClock.adjust("3 days")
       expect((yield* store.getLedger(id)).quarantined).toEqual([])
       expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
       expect(yield* events.tags).toEqual(expect.arrayContaining(["Quarantined"]))
