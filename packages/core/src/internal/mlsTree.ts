@@ -446,6 +446,10 @@ const checkParentHashes = (tree: Tree, hashes: TreeHashes, crypto: Pick<MlsCrypt
   }
 }
 
+/** The hash of the whole tree. */
+export const hash = (tree: Tree, crypto: Pick<MlsCryptoShape, "sha256">): Uint8Array =>
+  new TreeHashes(tree, crypto).of(rootOf(tree.length))
+
 /**
  * Everything that RFC 9420 section 12.4.3.1 asks of a tree but the leaves' signatures and credentials. Lifetimes are not
  * looked at: members stay when their packages expire, in libxmtp too. Throws `MalformedWelcome`.

@@ -1,5 +1,7 @@
 /** Inboxes that are what a test says, and groups that a test makes, right ones and wrong ones. */
 import { create, toBinary } from "@bufbuild/protobuf"
+import * as Hpke from "@keyward/core/crypto/Hpke"
+import { GROUP_INFO_TBS, WELCOME, withLabel } from "@keyward/core/crypto/Labels"
 import * as MlsCiphersuite from "@keyward/core/crypto/MlsCiphersuite"
 import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
 import { GroupMembershipSchema } from "@keyward/core/gen/xmtp/mls/message_contents/group_membership_pb"
@@ -10,15 +12,20 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import * as MemberIdentifier from "@keyward/core/identity/MemberIdentifier"
 import { newKeyPackage } from "@keyward/core/keypackage/Generation"
+import * as KeyPackageRef from "@keyward/core/keypackage/KeyPackageRef"
 import * as AssociationStates from "@keyward/core/peers/AssociationStates"
 import { ApiClientError } from "@keyward/core/ports/ApiClient"
 import * as XWing from "@keyward/core/postquantum/XWing"
 import type { JoiningKeyPackage } from "@keyward/core/welcome/JoinGroup"
 import * as SeededEntropy from "@keyward/test-utils/SeededEntropy"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/TestClock"
+import * as TestServices from "effect/TestServices"
 import {
   type ClientState,
   createCommit,
@@ -35,11 +42,30 @@ import {
   type PrivateKeyPackage,
   unsafeTestingAuthenticationService
 } from "ts-mls"
+import { welcomeKey } from "../../src/internal/mlsKeySchedule.ts"
+import { readGroupSecrets, readWelcome } from "../../src/internal/mlsWelcome.ts"
+import { writeVectors } from "../../src/internal/tlsReader.ts"
 
 export const bin = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, "hex"))
 
+export const SEED = Number(process.env.KEYWARD_TEST_SEED ?? 20_261_123)
+
+/** Every variant where KEYWARD_TEST_ALL is 1, which takes minutes; else each 29th, from another one for another seed. */
+export const isLong = process.env.KEYWARD_TEST_ALL === "1"
+export const STRIDE = isLong ? 1 : 29
+export const FIRST = SEED % STRIDE
+export const TIMEOUT = isLong ? 1_800_000 : 60_000
+
 /** Randomness of tests that need it to differ, not to be unknown. */
 export const cryptoLayer = Layer.mergeAll(NodeMlsCrypto.layer, XWing.layer, SeededEntropy.layer("welcome"))
+
+export type Crypto = Layer.Layer.Success<typeof cryptoLayer>
+
+/** ts-mls, which invites here, goes by the platform's clock. */
+export const atRealTime: Effect.Effect<void> = Effect.flatMap(
+  TestServices.provideLive(Clock.currentTimeMillis),
+  TestClock.setTime
+)
 
 export const inboxId = (digits: string): InboxId => InboxId.make(digits.repeat(64 / digits.length))
 
@@ -240,4 +266,58 @@ export const addTo = async (
   })
   if (welcome === undefined) throw new Error("nobody was added")
   return { state: newState, welcome: encode(mlsMessageEncoder, welcome) }
+}
+
+/** What a hostile inviter changes in a Welcome for one package before it is sealed. */
+export interface Changes {
+  readonly groupSecrets?: (bytes: Uint8Array) => Uint8Array
+  /** The whole GroupInfo, signature included. */
+  readonly groupInfo?: (bytes: Uint8Array) => Uint8Array
+  /** Only what is signed of it, which is then signed again with this seed. */
+  readonly signed?: { readonly seed: Redacted.Redacted<Uint8Array>; readonly change: (bytes: Uint8Array) => Uint8Array }
+}
+
+const crypto = NodeMlsCrypto.make()
+const EMPTY = new Uint8Array(0)
+
+/** What is in a Welcome for one package: GroupSecrets, GroupInfo, and how much of the latter is signed. */
+export const contentsOf = (welcome: Uint8Array, { bytes, privateKeys }: JoiningKeyPackage) => {
+  const ref = bin(KeyPackageRef.hashWith(crypto, bytes))
+  const { encryptedGroupInfo, secrets } = readWelcome(welcome)
+  const own = secrets.find(({ newMember }) => Buffer.from(newMember).equals(ref))
+  if (own === undefined) throw new Error("not for this package")
+  const shared = Option.getOrThrow(Hpke.decapsulate(crypto, privateKeys.initKey, own.kemOutput))
+  const context = Hpke.context(crypto, Hpke.KemId.dhkemX25519, shared, withLabel(WELCOME, encryptedGroupInfo))
+  const groupSecrets = Option.getOrThrow(context.open(EMPTY, own.ciphertext))
+  const { joinerSecret } = readGroupSecrets(groupSecrets)
+  const { key, nonce } = welcomeKey(crypto, joinerSecret)
+  const groupInfo = Option.getOrThrow(crypto.aeadOpen(key, nonce, EMPTY, encryptedGroupInfo))
+  return { ref, groupSecrets, groupInfo, key, nonce }
+}
+
+/** The Welcome with other contents, sealed as its inviter would. */
+export const reseal = (welcome: Uint8Array, keyPackage: JoiningKeyPackage, changes: Changes): Uint8Array => {
+  const { groupInfo, groupSecrets, key, nonce, ref } = contentsOf(welcome, keyPackage)
+  let info = changes.groupInfo?.(groupInfo) ?? groupInfo
+  if (changes.signed !== undefined) {
+    // A signature is 64 bytes behind a length of two.
+    const toBeSigned = changes.signed.change(groupInfo.subarray(0, groupInfo.length - 66))
+    const signature = crypto.ed25519Sign(changes.signed.seed, withLabel(GROUP_INFO_TBS, toBeSigned))
+    info = Uint8Array.of(...toBeSigned, 0x40, 0x40, ...signature)
+  }
+  const encryptedGroupInfo = crypto.aeadSeal(key, nonce, EMPTY, info)
+  const initKey = crypto.x25519PublicKey(keyPackage.privateKeys.initKey)
+  const ephemeral = Redacted.make(suite.rng.randomBytes(32))
+  const { enc, sharedSecret } = Option.getOrThrow(Hpke.encapsulate(crypto, initKey, ephemeral))
+  const context = Hpke.context(crypto, Hpke.KemId.dhkemX25519, sharedSecret, withLabel(WELCOME, encryptedGroupInfo))
+  const sealed = context.seal(EMPTY, changes.groupSecrets?.(groupSecrets) ?? groupSecrets)
+  const secrets = writeVectors(ref, enc, sealed)
+  return Uint8Array.of(0, 1, 0, 3, 0, 3, ...writeVectors(secrets, encryptedGroupInfo))
+}
+
+/** One bit the other way. */
+export const flip = (bytes: Uint8Array, bit: number): Uint8Array => {
+  const flipped = bytes.slice()
+  flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+  return flipped
 }
