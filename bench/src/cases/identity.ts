@@ -8,7 +8,6 @@ import { copyFileSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
-import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import * as Identifier from "@keyward/core/identity/Identifier"
 import type { InboxId } from "@keyward/core/identity/InboxId"
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
@@ -73,7 +72,7 @@ const makeWorld = async () => {
   const folder = mkdtempSync(join(tmpdir(), "keyward-bench-"))
   const node = await startNode()
   const shared = ManagedRuntime.make(
-    Layer.mergeAll(V3ApiClient.layerGrpc({ url: node.url }), NodeCrypto.layer, layerNone, FastCurveBackend.layer)
+    Layer.mergeAll(V3ApiClient.layerGrpc({ url: node.url }), NodeCrypto.layer, layerNone)
   )
   const publishAll = (prefix: string, updates: number): Promise<ReadonlyArray<Inbox>> =>
     shared.runPromise(

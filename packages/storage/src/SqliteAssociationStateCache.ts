@@ -8,7 +8,6 @@
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import type { AssociationState } from "@keyward/core/identity/AssociationState"
 import * as Codec from "@keyward/core/identity/AssociationStateCodec"
 import type { InboxId } from "@keyward/core/identity/InboxId"
 import type { IdentityUpdateLogEntry } from "@keyward/core/ports/ApiClient"
@@ -75,15 +74,15 @@ const bytes = (table: string, raw: Raw, column: string): Either.Either<Uint8Arra
 const integer = (table: string, raw: Raw, column: string): Either.Either<bigint, Refused> =>
   Either.map(text(table, raw, column), BigInt)
 
-const stateRow = (raw: Raw): Either.Either<StateAt, Refused> => {
+/** A row of a state, without a step that the usual row does not need: a thousand of them are read at once. */
+const stateRow = ({ inbox_id, sequence_id, state }: Raw): Either.Either<StateAt, Refused> => {
   const table = "keyward_association_states"
-  const inboxId = text(table, raw, "inbox_id")
-  if (Either.isLeft(inboxId)) return Either.left(inboxId.left)
-  const sequenceId = integer(table, raw, "sequence_id")
-  if (Either.isLeft(sequenceId)) return Either.left(sequenceId.left)
-  const blob = bytes(table, raw, "state")
-  if (Either.isLeft(blob)) return Either.left(blob.left)
-  return Either.map(decodeState(inboxId.right, blob.right), (state) => ({ sequenceId: sequenceId.right, state }))
+  if (typeof inbox_id !== "string") return Either.left(corrupt(table, "?", "inbox_id"))
+  if (typeof sequence_id !== "string") return Either.left(corrupt(table, inbox_id, "sequence_id"))
+  const decoded = state instanceof Uint8Array ? Codec.decode(state) : undefined
+  return decoded !== undefined && Either.isRight(decoded) && decoded.right.inboxId === inbox_id
+    ? Either.right({ sequenceId: BigInt(sequence_id), state: decoded.right })
+    : Either.left(corrupt(table, inbox_id, "state"))
 }
 
 const updateRow = (raw: Raw): Either.Either<IdentityUpdateLogEntry, Refused> => {
@@ -96,16 +95,6 @@ const updateRow = (raw: Raw): Either.Either<IdentityUpdateLogEntry, Refused> => 
     }
   })
 }
-
-const decodeState = (inboxId: string, bytes: Uint8Array): Either.Either<AssociationState, Refused> =>
-  Codec.decode(bytes).pipe(
-    Either.mapLeft(() => undefined),
-    Either.filterOrLeft(
-      (state) => state.inboxId === inboxId,
-      () => undefined
-    ),
-    Either.mapLeft(() => corrupt("keyward_association_states", inboxId, "state"))
-  )
 
 /** What cannot be decoded is as good as not there: it is read from the network again, and `put` replaces it. */
 const readable = <A>(rows: ReadonlyArray<Either.Either<A, Refused>>): Effect.Effect<ReadonlyArray<A>> => {

@@ -19,11 +19,12 @@ import {
   type Member as WireMember,
   type MemberIdentifier as WireMemberIdentifier
 } from "../gen/xmtp/identity/associations/association_pb.ts"
+import { equal } from "../internal/equal.ts"
 import * as hex from "../internal/hex.ts"
 import { attempt, ProstReader } from "../internal/prost.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import type { AssociationState, Member } from "./AssociationState.ts"
-import { InboxId } from "./InboxId.ts"
+import type { InboxId } from "./InboxId.ts"
 import { equals, type MemberIdentifier, type RootIdentifier, toKey } from "./MemberIdentifier.ts"
 
 /**
@@ -151,7 +152,8 @@ const readIdentifier = (bytes: Uint8Array): MemberIdentifier | undefined => {
   return reader.nextField() === 0 ? identifier : undefined
 }
 
-const readMember = (bytes: Uint8Array): Member | undefined => {
+/** The member, if the key that it is filed under is its identifier, byte for byte. */
+const readMember = (bytes: Uint8Array, filedUnder: Uint8Array): Member | undefined => {
   const reader = new ProstReader(bytes)
   let identifier: MemberIdentifier | undefined
   let addedBy: MemberIdentifier | undefined
@@ -159,8 +161,11 @@ const readMember = (bytes: Uint8Array): Member | undefined => {
   let addedOnChainId: bigint | undefined
   for (let field = reader.nextField(), last = 0; field !== 0; last = field, field = reader.nextField()) {
     if (field <= last) return undefined
-    if (field === 1) identifier = readIdentifier(reader.delimited())
-    else if (field === 2) {
+    if (field === 1) {
+      const own = reader.delimited()
+      if (!equal(own, filedUnder)) return undefined
+      identifier = readIdentifier(own)
+    } else if (field === 2) {
       addedBy = readIdentifier(reader.delimited())
       if (addedBy === undefined) return undefined
     } else if (field === 3) clientTimestampNs = reader.uint64()
@@ -191,12 +196,12 @@ const readCanonical = (bytes: Uint8Array): AssociationState | undefined => {
       case 2: {
         const entry = new ProstReader(reader.delimited())
         if (entry.nextField() !== 1) return undefined
-        const filedUnder = readIdentifier(entry.delimited())
+        const key = entry.delimited()
         if (entry.nextField() !== 2) return undefined
-        const member = readMember(entry.delimited())
-        if (entry.nextField() !== 0 || filedUnder === undefined || member === undefined) return undefined
+        const member = readMember(entry.delimited(), key)
+        if (entry.nextField() !== 0 || member === undefined) return undefined
         const id = toKey(member.identifier)
-        if (!equals(filedUnder, member.identifier) || members.has(id)) return undefined
+        if (members.has(id)) return undefined
         members.set(id, member)
         break
       }
@@ -230,7 +235,8 @@ const decodeRecovery = (text: string, kind: number, relyingParty: string | undef
 const refuse = (reason: AssociationStateDecodeError["reason"], detail?: string) =>
   Either.left(new AssociationStateDecodeError({ reason, ...(detail === undefined ? {} : { detail }) }))
 
-const isInboxId = Schema.is(InboxId)
+/** Several times faster than the schema's own. */
+const isInboxId = (text: string | undefined): text is InboxId => text !== undefined && /^[0-9a-f]{64}$/.test(text)
 
 /**
  * The state of these bytes.

@@ -129,12 +129,19 @@ type Results = ReadonlyMap<InboxId, Result>
 /** A request under way, and what it will bring. */
 type Flight = Deferred.Deferred<Results>
 
-/** A log, and what it extends. */
-interface Extension {
-  readonly inboxId: InboxId
+/** Inboxes asked of the cache at a time: a few milliseconds. */
+const INBOXES_PER_LOOK_UP = 500
+
+/** What a log extends. */
+interface Known {
   readonly base: StateAt | undefined
   /** Entries of the base that the cache did not take. */
   readonly unsaved: ReadonlyArray<IdentityUpdateLogEntry>
+}
+
+/** A log, and what it extends. */
+interface Extension extends Known {
+  readonly inboxId: InboxId
   readonly log: ReadonlyArray<IdentityUpdateLogEntry>
   /** Of its last entry. */
   readonly sequenceId: bigint
@@ -239,24 +246,39 @@ export const make = (
         ([state]) => state ?? Effect.dieMessage("a log has no result")
       )
 
+    /** What is known of these inboxes before the node is asked: all of them at once, as that takes half as long. */
+    const lookUp = (inboxIds: ReadonlyArray<InboxId>): Effect.Effect<ReadonlyMap<InboxId, Known>> =>
+      Effect.gen(function* () {
+        const known = new Map<InboxId, Known>()
+        const uncached: Array<InboxId> = []
+        for (const id of inboxIds) {
+          const newest = remembered.get(id)
+          if (newest === undefined) uncached.push(id)
+          else known.set(id, { base: newest.current, unsaved: newest.unsaved })
+        }
+        for (const ids of Arr.chunksOf(uncached, INBOXES_PER_LOOK_UP)) {
+          const stored = yield* orMiss<ReadonlyArray<Option.Option<StateAt>>>([])(cache.getNewest(ids))
+          for (const [index, id] of ids.entries()) {
+            known.set(id, { base: Option.getOrUndefined(stored[index] ?? Option.none()), unsaved: [] })
+          }
+        }
+        return known
+      })
+
     /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
     const read = (
       inboxIds: ReadonlyArray<InboxId>,
+      lookedUp: ReadonlyMap<InboxId, Known>,
       onAnswer: () => void
     ): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
       Effect.gen(function* () {
-        const uncached = inboxIds.filter((id) => remembered.get(id) === undefined)
-        const stored =
-          uncached.length === 0
-            ? []
-            : yield* orMiss<ReadonlyArray<Option.Option<StateAt>>>([])(cache.getNewest(uncached))
-        const known = new Map<InboxId, Pick<Extension, "base" | "unsaved">>()
-        for (const [index, id] of uncached.entries()) {
-          known.set(id, { base: Option.getOrUndefined(stored[index] ?? Option.none()), unsaved: [] })
-        }
+        // Others may have learnt more since the looking up.
+        const known = new Map<InboxId, Known>()
         for (const id of inboxIds) {
           const newest = remembered.get(id)
+          const stored = lookedUp.get(id)
           if (newest !== undefined) known.set(id, { base: newest.current, unsaved: newest.unsaved })
+          else if (stored !== undefined) known.set(id, stored)
         }
         const readAt = yield* Clock.currentTimeMillis
         const after = (inboxId: InboxId): bigint => known.get(inboxId)?.base?.sequenceId ?? 0n
@@ -314,14 +336,16 @@ export const make = (
         close(one)
         Deferred.unsafeDone(one[0], landing)
       }
-      return Effect.forEach(
-        flights,
-        (one) =>
-          Effect.map(
-            read(one[1], () => close(one)),
-            (results) => land(one, Exit.succeed(new Map(results)))
-          ),
-        { concurrency, discard: true }
+      return Effect.flatMap(lookUp(flights.flatMap(([, inboxIds]) => inboxIds)), (lookedUp) =>
+        Effect.forEach(
+          flights,
+          (one) =>
+            Effect.map(
+              read(one[1], lookedUp, () => close(one)),
+              (results) => land(one, Exit.succeed(new Map(results)))
+            ),
+          { concurrency, discard: true }
+        )
       ).pipe(
         Effect.interruptible,
         // The scope has ended, or a bug: whoever still waits learns it, instead of waiting for ever.
