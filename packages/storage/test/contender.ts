@@ -51,6 +51,7 @@ const program = Effect.gen(function* () {
           deleteAt: Option.some(DateTime.add(at, { hours: 24 })),
           reschedule: Schedule.published({
             startedAt: at,
+            madeAt: at,
             rotateAt: DateTime.add(at, { days: 30 }),
             probeAt: DateTime.add(at, { hours: 1 })
           })

@@ -71,6 +71,7 @@ export const publication = {
   deleteAt: Option.some(DateTime.add(T0, { hours: 24 })),
   reschedule: Schedule.published({
     startedAt: T0,
+    madeAt: T0,
     rotateAt: DateTime.add(T0, { days: 30 }),
     probeAt: DateTime.add(T0, { days: 1 })
   })

@@ -151,7 +151,8 @@ export const generateAndStoreKeyPackage: (
       )(
         Schedule.dueTriggers(schedule, at).includes(trigger)
           ? schedule
-          : Schedule.requestRotation(trigger, at, at)(schedule)
+          : // Should this rotation break off here, its lease is in nobody's way any more at this time.
+            Schedule.requestRotation(trigger, at, lease.expiresAt)(schedule)
       )
   })
   yield* emit(LifecycleEvent.Generated({ installationId, historyId: prepared.historyId, trigger, at }))

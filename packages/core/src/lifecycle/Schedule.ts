@@ -116,6 +116,10 @@ export const Strangers = Schema.Struct({
  */
 export type Strangers = typeof Strangers.Type
 
+/** A field that may be absent in what an earlier release wrote. */
+const field = <A, I>(schema: Schema.Schema<A, I>) =>
+  Schema.optionalWith(Schema.OptionFromNullOr(schema), { default: () => Option.none<A>() })
+
 /**
  * Everything that is due for one installation.
  *
@@ -124,25 +128,25 @@ export type Strangers = typeof Strangers.Type
  */
 export const Schedule = Schema.Struct({
   /** When the published package is old enough to be replaced; none before the first publication. */
-  rotateAt: Schema.OptionFromNullOr(Time),
-  requests: Schema.Array(RotationRequest),
+  rotateAt: field(Time),
+  requests: Schema.optionalWith(Schema.Array(RotationRequest), { default: () => [] }),
   /** Rotations that failed in a row. */
-  failures: Schema.OptionFromNullOr(Failures),
+  failures: field(Failures),
   /** When to compare what the network serves with the ledger; none before the first publication. */
-  probeAt: Schema.OptionFromNullOr(Time),
+  probeAt: field(Time),
   /** Repairs in a row that have not helped yet, and probes that got no answer. */
-  probeFailures: Schema.OptionFromNullOr(Failures),
+  probeFailures: field(Failures),
   /** When the earliest private keys may be erased; none while nothing waits. */
-  cleanAt: Schema.OptionFromNullOr(Time),
-  confirmation: Schema.OptionFromNullOr(Confirmation),
-  wanted: Schema.OptionFromNullOr(WantedKind),
+  cleanAt: field(Time),
+  confirmation: field(Confirmation),
+  wanted: field(WantedKind),
   /** Since when the inbox's log names the installation as revoked: nothing is rotated until it is added again. */
-  revokedAt: Schema.OptionFromNullOr(Time),
-  strangers: Schema.OptionFromNullOr(Strangers),
+  revokedAt: field(Time),
+  strangers: field(Strangers),
   /** What the probes have found wrong since they last found nothing. */
-  unreachable: Schema.OptionFromNullOr(Schema.Struct({ verdict: Schema.String, since: Time })),
+  unreachable: field(Schema.Struct({ verdict: Schema.String, since: Time })),
   /** The last time that the network was seen to serve the newest published package. */
-  seenServedAt: Schema.OptionFromNullOr(Time)
+  seenServedAt: field(Time)
 })
 
 /**

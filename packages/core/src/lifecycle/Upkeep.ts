@@ -152,10 +152,14 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
     const { installation } = subject
     const { unreachable } = installation.schedule
     const drifted = hasDrifted(subject, published)
+    const { rotationInterval } = yield* LifecycleSettings
     const probeAt = Option.some(yield* nextProbeAt(seenAt))
+    const rotateAt = DateTime.addDuration(published.publishedAt, rotationInterval)
     yield* reschedule(subject, (schedule) => {
       const settled: Schedule.Schedule = {
         ...schedule,
+        // A schedule that was lost gets its deadline back.
+        rotateAt: Option.orElse(schedule.rotateAt, () => Option.some(rotateAt)),
         probeAt,
         probeFailures: Option.none(),
         unreachable: Option.none(),

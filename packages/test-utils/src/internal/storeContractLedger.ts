@@ -5,6 +5,7 @@ import * as Ledger from "@keyward/core/lifecycle/Ledger"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
@@ -435,7 +436,7 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
       Effect.gen(function* () {
         const { store, held, installation } = yield* leased(200)
         const id = installation.installationId
-        const at = DateTime.unsafeMake(DateTime.toEpochMillis(after("1 second")) + 0.75)
+        const at = after(Duration.millis(1_000.75))
         const first = yield* publish(held, packageOf(installation, 201), at)
         const second = yield* publish(held, packageOf(installation, 202), at)
         const rejected = yield* reject(held, packageOf(installation, 203), at)
@@ -444,7 +445,10 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
         const options = { at, deleteAt: DateTime.addDuration(at, "1 hour") }
         const postponed = yield* store.postponeDeletion(held, proofs.sighting(rejected, at), options)
         expectEqual(yield* store.getNewest(id), Option.some(postponed))
-        expect(DateTime.toEpochMillis(postponed.deleteAt) % 1).toBe(0)
+        const { createdAt, exposedAt, publishedAt } = first.published
+        const times = [createdAt, exposedAt, publishedAt, rejected.rejectedAt, rejected.deleteAt, postponed.deleteAt]
+        const dates = second.superseded.flatMap(({ deleteAt, supersededAt }) => [deleteAt, supersededAt])
+        expect([...times, ...dates].map((time) => DateTime.toEpochMillis(time) % 1)).toEqual(Array(8).fill(0))
       }))
 
     test("[1] [5] a call that is interrupted has happened or has not: no row without its keys, no keys without their row", () =>

@@ -149,7 +149,12 @@ export const declare = <R>({ proofs, property }: Tools<R>): void => {
               const receipt = receipts.get(known.historyId)
               const proof = write === "accept" ? receipt : proofs.sighting(known, at)
               if (proof === undefined) continue
-              const reschedule: Reschedule = Schedule.published({ startedAt: at, rotateAt: deleteAt, probeAt: at })
+              const reschedule: Reschedule = Schedule.published({
+                startedAt: at,
+                madeAt: at,
+                rotateAt: deleteAt,
+                probeAt: at
+              })
               const attempt = store.markKeyPackagesBeforeIdToBeDeleted(held, proof, {
                 at,
                 deleteAt: isThorough ? Option.some(deleteAt) : Option.none(),
