@@ -181,7 +181,12 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
         const receipt = yield* receiptOf(held, yield* prepare(held, packageOf(installation, 161)))
         const meanwhile = after("2 seconds")
         const asked = yield* store.modifySchedule(id, Schedule.requestRotation("Queued", meanwhile, meanwhile))
-        const reschedule = Schedule.published({ startedAt, rotateAt: after("30 days"), probeAt: after("1 day") })
+        const reschedule = Schedule.published({
+          startedAt,
+          madeAt: startedAt,
+          rotateAt: after("30 days"),
+          probeAt: after("1 day")
+        })
         yield* store.markKeyPackagesBeforeIdToBeDeleted(
           held,
           receipt,
