@@ -1,0 +1,378 @@
+/** When private keys are erased: every condition, alone, and what happens where it does not hold. */
+import { describe, expect, it } from "@effect/vitest"
+import type { InstallationId } from "@keyward/core/identity/InstallationId"
+import * as Cleaner from "@keyward/core/lifecycle/Cleaner"
+import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
+import type { Kept } from "@keyward/core/lifecycle/Ledger"
+import type { Observation, Served } from "@keyward/core/lifecycle/Reachability"
+import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
+import { withLease } from "@keyward/core/lifecycle/UnderLease"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import { WelcomeProgress, WelcomeProgressError, type WelcomeProgressReport } from "@keyward/core/ports/WelcomeProgress"
+import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as TestClock from "effect/TestClock"
+import * as seenServed from "../../src/internal/seenServed.ts"
+import * as TestApp from "./TestApp.ts"
+
+const GRACE = Duration.hours(24)
+
+const rotate = (installationId: InstallationId) =>
+  TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }), "1 second")
+
+const history = (id: InstallationId) => Effect.flatMap(KeyPackageStore, (store) => store.getHistory(id))
+const ids = (id: InstallationId) => Effect.map(history(id), (rows) => rows.map((row) => row.historyId as number))
+
+/** Three packages: two superseded ones, an hour apart, and the one that is published. */
+const threePackages = Effect.gen(function* () {
+  yield* TestApp.start
+  const { installationId } = yield* TestApp.newInstallation
+  for (let count = 0; count < 3; count++) {
+    if (count > 0) yield* TestClock.adjust("1 hour")
+    yield* rotate(installationId)
+  }
+  return installationId
+})
+
+interface Evidence {
+  readonly served?: Served | undefined
+  readonly networkTimeAtLeast?: DateTime.Utc | undefined
+  readonly isClockTrusted?: boolean
+}
+
+const Nothing: Served = { _tag: "Nothing" }
+
+/** One cleaning, with this evidence. By default the network serves nothing, which keeps nobody from erasing. */
+const clean = (
+  id: InstallationId,
+  { isClockTrusted = true, networkTimeAtLeast, served = Nothing }: Evidence = {}
+): Effect.Effect<Cleaner.Cleaned, unknown, KeyPackageStore> =>
+  withLease(id, (lease) =>
+    Effect.gen(function* () {
+      const store = yield* KeyPackageStore
+      const installation = Option.getOrThrow(yield* store.getInstallation(id))
+      const ledger = yield* store.getLedger(id)
+      const observation: Observation = {
+        served,
+        membership: "Member",
+        seenAt: yield* DateTime.now,
+        networkTimeAtLeast: Option.fromNullable(networkTimeAtLeast)
+      }
+      const guard: ClockGuard = { isTrusted: () => Effect.succeed(isClockTrusted) }
+      return yield* Cleaner.clean(lease, installation, ledger, observation, guard)
+    })
+  )
+
+const serving = (row: Kept | undefined): Effect.Effect<Served> =>
+  row === undefined
+    ? Effect.dieMessage("no such row")
+    : Effect.map(DateTime.now, (now) => ({ _tag: "Ours", seen: seenServed.issue(row, now), hasKeys: true }))
+
+/** The app's reports, as a test says. */
+const reporting = (report: () => WelcomeProgressReport) =>
+  Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get: () => Effect.sync(() => Option.some(report())) }))
+
+/** To the moment at which the package stops being valid. */
+const toExpiry = (row: Kept | undefined) =>
+  row === undefined
+    ? Effect.dieMessage("no such row")
+    : TestClock.setTime(Number(row.keyPackage.lifetime.notAfter) * 1000)
+
+describe("Cleaner", () => {
+  it.effect("erases a superseded row at its very date, not a millisecond before, and each in its own right", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* TestClock.setTime(DateTime.toEpochMillis(first.deleteAt) - 1)
+      expect((yield* clean(id)).erased).toBe(0)
+      yield* TestClock.adjust("1 millis")
+      const { erased, nextAt } = yield* clean(id)
+      expect(erased).toBe(1)
+      expect(yield* ids(id)).toEqual([2, 3])
+      // The second one is due in an hour.
+      const [second] = yield* history(id)
+      if (second?._tag !== "Superseded") return expect.fail("not superseded")
+      expect(nextAt).toEqual(Option.some(second.deleteAt))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[8] [9] erases exactly the rows that are due, and never all up to the largest id", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const store = yield* KeyPackageStore
+      const [first, second] = yield* history(id)
+      if (first?._tag !== "Superseded" || second?._tag !== "Superseded") return expect.fail("not superseded")
+      // The first one was seen served again: it is kept for longer than the second one.
+      yield* withLease(id, (lease) =>
+        Effect.flatMap(DateTime.now, (at) =>
+          store.postponeDeletion(lease, seenServed.issue(first, at), {
+            at,
+            deleteAt: DateTime.addDuration(second.deleteAt, "1 day")
+          })
+        )
+      )
+      yield* TestClock.setTime(DateTime.toEpochMillis(second.deleteAt))
+      expect((yield* clean(id)).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([1, 3])
+      expect(yield* store.getPrivateKeys(first.historyId)).toMatchObject(Option.some({}))
+      expect(yield* store.getPrivateKeys(second.historyId)).toEqual(Option.none())
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[32] keeps what the network serves, however long its date has passed, up to the hard stop", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      const served = yield* serving(first)
+      yield* TestClock.adjust("30 days")
+      expect((yield* clean(id, { served })).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([1, 3])
+      yield* toExpiry(first)
+      yield* TestClock.adjust("47 hours")
+      expect((yield* clean(id, { served })).erased).toBe(0)
+      yield* TestClock.adjust("1 hour")
+      expect((yield* clean(id, { served })).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[14] waits for a complete reading of the inbox that began at or after the date", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      let report: WelcomeProgressReport = { completeAsOf: Option.none(), attemptedAt: Option.none() }
+      const attempt = Effect.suspend(() => reporting(() => report)(clean(id)))
+      yield* TestClock.adjust("3 days")
+      expect((yield* attempt).erased).toBe(0)
+      report = { ...report, completeAsOf: Option.some(DateTime.subtract(first.deleteAt, { millis: 1 })) }
+      expect((yield* attempt).erased).toBe(0)
+      report = { ...report, completeAsOf: Option.some(first.deleteAt) }
+      expect((yield* attempt).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([2, 3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[57] progress that goes backwards counts: the latest report, not the largest", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* TestClock.adjust("3 days")
+      const complete = (asOf: DateTime.Utc): WelcomeProgressReport => ({
+        completeAsOf: Option.some(asOf),
+        attemptedAt: Option.some(asOf)
+      })
+      // It said that all was read, and then came upon a Welcome that it had not handed over after all.
+      let report = complete(yield* DateTime.now)
+      yield* Effect.suspend(() =>
+        reporting(() => report)(
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            const installation = Option.getOrThrow(yield* store.getInstallation(id))
+            const ledger = yield* store.getLedger(id)
+            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(true)
+            report = complete(DateTime.subtract(first.deleteAt, { hours: 1 }))
+            expect((yield* clean(id)).erased).toBe(0)
+            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(false)
+          })
+        )
+      )
+      expect(yield* ids(id)).toEqual([1, 2, 3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("the hard stop ends the wait for a reader, once it has tried in this process, and not before", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [, second] = yield* history(id)
+      let report: WelcomeProgressReport = { completeAsOf: Option.none(), attemptedAt: Option.none() }
+      const attempt = Effect.suspend(() => reporting(() => report)(clean(id)))
+      yield* toExpiry(second)
+      yield* TestClock.adjust("47 hours")
+      report = { ...report, attemptedAt: Option.some(yield* DateTime.now) }
+      // Of the first, made an hour before the second, the hard stop has come.
+      expect((yield* attempt).erased).toBe(1)
+      report = { completeAsOf: Option.none(), attemptedAt: Option.none() }
+      yield* TestClock.adjust("61 minutes")
+      expect((yield* attempt).erased).toBe(0)
+      report = { ...report, attemptedAt: Option.some(yield* DateTime.now) }
+      expect((yield* attempt).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("erases nothing while the app cannot say how far it is, also beyond the hard stop", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* TestClock.adjust("200 days")
+      const unknown = WelcomeProgress.of({
+        get: (installationId) => Effect.fail(new WelcomeProgressError({ installationId }))
+      })
+      const { erased, nextAt } = yield* Effect.provideService(clean(id), WelcomeProgress, unknown)
+      expect(erased).toBe(0)
+      expect(nextAt).toEqual(Option.some(DateTime.add(yield* DateTime.now, { minutes: 15 })))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[13] [18] erases nothing by a clock in doubt, unless the network's own time has passed the date", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* TestClock.adjust("3 days")
+      expect((yield* clean(id, { isClockTrusted: false })).erased).toBe(0)
+      const before = DateTime.subtract(first.deleteAt, { millis: 1 })
+      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: before })).erased).toBe(0)
+      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: first.deleteAt })).erased).toBe(1)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[13] a clock in doubt erases nothing beyond the hard stop either", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* TestClock.adjust("400 days")
+      expect((yield* clean(id, { isClockTrusted: false })).erased).toBe(0)
+      expect(yield* ids(id)).toEqual([1, 2, 3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[19] the newest published package stays after its end, until the network's own time confirms that", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const newest = (yield* history(id)).at(-1)
+      yield* toExpiry(newest)
+      yield* TestClock.adjust("25 hours")
+      expect((yield* clean(id)).erased).toBe(2)
+      expect(yield* ids(id)).toEqual([3])
+      expect(
+        (yield* clean(id, { networkTimeAtLeast: DateTime.subtract(yield* DateTime.now, { hours: 2 }) })).erased
+      ).toBe(0)
+      expect((yield* clean(id, { networkTimeAtLeast: yield* DateTime.now })).erased).toBe(1)
+      expect(yield* ids(id)).toEqual([])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect(
+    "[13] a network that takes no newer package keeps the newest one beyond the hard stop: the clock is wrong",
+    () =>
+      Effect.gen(function* () {
+        const id = yield* threePackages
+        const store = yield* KeyPackageStore
+        yield* TestClock.adjust("400 days")
+        const now = yield* DateTime.now
+        const later = () => DateTime.add(now, { hours: 1 })
+        yield* store.modifySchedule(id, Schedule.rotationFailed(now, later, "InvalidRequest"))
+        expect((yield* clean(id)).erased).toBe(2)
+        expect(yield* ids(id)).toEqual([3])
+        expect((yield* clean(id, { networkTimeAtLeast: now })).erased).toBe(1)
+      }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[65] a row that cannot be read is erased at its own date, without a tombstone", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const store = yield* KeyPackageStore
+      const memory = yield* MemoryKeyPackageStore
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* memory.damage(first.historyId)
+      yield* withLease(id, (lease) =>
+        Effect.gen(function* () {
+          const { unreadable } = yield* store.getLedger(id)
+          const at = yield* DateTime.now
+          yield* store.quarantine(lease, unreadable, { at, latest: DateTime.add(at, { days: 90 }) })
+        })
+      )
+      yield* TestClock.setTime(DateTime.toEpochMillis(first.deleteAt))
+      // Still served: it stays.
+      const served: Served = { _tag: "Damaged", historyId: first.historyId }
+      expect((yield* clean(id, { served })).erased).toBe(0)
+      expect((yield* clean(id)).erased).toBe(1)
+      expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
+      expect(yield* store.getRetired(id)).toEqual([])
+      expect((yield* store.getLedger(id)).quarantined).toEqual([])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("leaves tombstones that say why, and drops them after a year", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const store = yield* KeyPackageStore
+      yield* TestClock.adjust("2 days")
+      expect((yield* clean(id)).erased).toBe(2)
+      expect((yield* store.getRetired(id)).map(({ historyId, reason }) => [historyId, reason])).toEqual([
+        [1, "Superseded"],
+        [2, "Superseded"]
+      ])
+      yield* rotate(id)
+      yield* TestClock.adjust("366 days")
+      expect((yield* clean(id, { networkTimeAtLeast: yield* DateTime.now })).erased).toBe(2)
+      expect((yield* store.getRetired(id)).map(({ historyId, reason }) => [historyId, reason])).toEqual([
+        [3, "Superseded"],
+        [4, "Expired"]
+      ])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("asks again within the retry where a condition does not hold, and within a week where nothing is due", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* TestClock.adjust("2 days")
+      const [first] = yield* history(id)
+      const served = yield* serving(first)
+      const now = yield* DateTime.now
+      const { erased, nextAt } = yield* clean(id, { served })
+      expect([erased, nextAt]).toEqual([1, Option.some(DateTime.add(now, { minutes: 15 }))])
+      yield* clean(id)
+      const { nextAt: last } = yield* clean(id)
+      expect(last).toEqual(Option.some(DateTime.add(now, { days: 7 })))
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("erases nothing under a lease that was lost", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* TestClock.adjust("2 days")
+      const store = yield* KeyPackageStore
+      const stale = yield* store.acquireLease(id, { now: yield* DateTime.now, duration: Duration.minutes(1) })
+      yield* TestClock.adjust("2 minutes")
+      yield* store.acquireLease(id, { now: yield* DateTime.now, duration: Duration.minutes(1) })
+      const installation = Option.getOrThrow(yield* store.getInstallation(id))
+      const ledger = yield* store.getLedger(id)
+      const observation: Observation = {
+        served: Nothing,
+        membership: "Member",
+        seenAt: yield* DateTime.now,
+        networkTimeAtLeast: Option.none()
+      }
+      const guard: ClockGuard = { isTrusted: () => Effect.succeed(true) }
+      const error = yield* Effect.flip(Cleaner.clean(stale, installation, ledger, observation, guard))
+      expect(error).toMatchObject({ _tag: "LeaseError", reason: "Lost" })
+      expect(yield* ids(id)).toEqual([1, 2, 3])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect(
+    "the dates: a grace after the lifetime for what is live, two for the hard stop, and none beyond what a date can be",
+    () =>
+      Effect.gen(function* () {
+        const id = yield* threePackages
+        const newest = (yield* history(id)).at(-1)
+        if (newest === undefined) return expect.fail("no row")
+        const end = Number(newest.keyPackage.lifetime.notAfter) * 1000
+        expect(DateTime.toEpochMillis(Cleaner.deleteAtOf(newest, GRACE))).toBe(end + 86_400_000)
+        expect(DateTime.toEpochMillis(Cleaner.hardStopOf(newest, GRACE))).toBe(end + 2 * 86_400_000)
+        const endless = {
+          ...newest,
+          keyPackage: { ...newest.keyPackage, lifetime: { notBefore: 0n, notAfter: 2n ** 64n - 1n } }
+        }
+        expect(DateTime.toEpochMillis(Cleaner.hardStopOf(endless, GRACE))).toBeLessThanOrEqual(8.64e15)
+      }).pipe(Effect.provide(TestApp.layer()))
+  )
+})
