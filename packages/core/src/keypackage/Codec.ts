@@ -7,6 +7,7 @@
  * @since 1.0.0
  */
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
 import type {
   Capabilities,
   Credential,
@@ -161,6 +162,11 @@ const refusal = (
 const isKnownCipherSuite = (cipherSuite: number): boolean =>
   (cipherSuite >= 0x0001 && cipherSuite <= 0x0007) || cipherSuite === 0x004d || cipherSuite === 0x004f
 
+const readCredential = (cursor: Cursor): Credential => ({
+  type: cursor.uint16("leaf_node.credential.credential_type"),
+  content: cursor.opaque("leaf_node.credential.identity")
+})
+
 const readCapabilities = (cursor: Cursor): Capabilities => ({
   versions: cursor.uint16s("leaf_node.capabilities.versions"),
   cipherSuites: cursor.uint16s("leaf_node.capabilities.cipher_suites"),
@@ -196,10 +202,7 @@ const readKeyPackage = (bytes: Uint8Array): DecodedKeyPackage => {
   const leafStart = cursor.position
   const encryptionKey = cursor.opaque("leaf_node.encryption_key")
   const signatureKey = cursor.opaque("leaf_node.signature_key")
-  const credential: Credential = {
-    type: cursor.uint16("leaf_node.credential.credential_type"),
-    content: cursor.opaque("leaf_node.credential.identity")
-  }
+  const credential = readCredential(cursor)
   const capabilities = readCapabilities(cursor)
   const source = readSource(cursor)
   const leafExtensions = cursor.extensions("leaf_node.extensions")
@@ -244,6 +247,29 @@ export const decode = (bytes: Uint8Array): Either.Either<DecodedKeyPackage, KeyP
     return Either.right(readKeyPackage(bytes))
   } catch (thrown) {
     if (thrown instanceof KeyPackageDecodeError) return Either.left(thrown)
+    // Not a refusal but a bug here.
+    throw thrown
+  }
+}
+
+/**
+ * The credential of what may be a key package, without reading on. Nothing is proven by it: it is for work that can begin
+ * before the package is judged. None where the bytes break off before.
+ *
+ * @since 1.0.0
+ * @category conversions
+ */
+export const peekCredential = (bytes: Uint8Array): Option.Option<Credential> => {
+  try {
+    const cursor = new Cursor(bytes)
+    cursor.uint16("version")
+    cursor.uint16("cipher_suite")
+    cursor.opaque("init_key")
+    cursor.opaque("leaf_node.encryption_key")
+    cursor.opaque("leaf_node.signature_key")
+    return Option.some(readCredential(cursor))
+  } catch (thrown) {
+    if (thrown instanceof KeyPackageDecodeError) return Option.none()
     // Not a refusal but a bug here.
     throw thrown
   }

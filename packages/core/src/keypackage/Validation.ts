@@ -239,8 +239,8 @@ export const validateKeyPackages = (
           const signatures: Signatures = { leaf: (one) => answer(one, 0), keyPackage: (one) => answer(one, 1) }
           return decodings.map(Either.flatMap((one) => judge(crypto, one, signatures, seconds(now))))
         }),
-      // The next turn is decoded while the pool verifies this one.
-      { concurrency: 2 }
+      // The next turns are decoded while the pool verifies the first.
+      { concurrency: 4 }
     )
     return judged.flat()
   })

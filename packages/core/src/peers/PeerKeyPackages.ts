@@ -13,7 +13,9 @@ import * as Schema from "effect/Schema"
 import * as AssociationState from "../identity/AssociationState.ts"
 import { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import * as MlsCredential from "../identity/MlsCredential.ts"
 import { inHalves } from "../internal/inHalves.ts"
+import * as Codec from "../keypackage/Codec.ts"
 import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
 import { type ValidatedKeyPackage, validateLifetime } from "../keypackage/Validation.ts"
 import { welcomeTarget } from "../keypackage/WelcomeTarget.ts"
@@ -64,12 +66,22 @@ type Served =
 
 const isInboxId = Schema.is(InboxId)
 
+/** The inbox that bytes name which may be a package: nothing is proven, and nothing lost where there is none. */
+const inboxHint = (bytes: Uint8Array): Option.Option<InboxId> =>
+  Codec.peekCredential(bytes).pipe(
+    Option.flatMap(({ content }) => Either.getRight(MlsCredential.decode(content))),
+    Option.map(({ inboxId }) => inboxId),
+    Option.filter(isInboxId)
+  )
+
 /**
  * What the node serves for each id, or that it could not be asked. A package is its installation's whose key is in it,
  * wherever in an answer it stands: an answer in another order loses nothing.
  */
 const fetchAll = (
-  installationIds: ReadonlyArray<InstallationId>
+  installationIds: ReadonlyArray<InstallationId>,
+  /** Runs beside the verification of packages that were served. */
+  meanwhile: (served: ReadonlyArray<Uint8Array>) => Effect.Effect<void>
 ): Effect.Effect<
   ReadonlyMap<InstallationId, Either.Either<ValidatedKeyPackage, Reason>>,
   never,
@@ -80,7 +92,13 @@ const fetchAll = (
     const chunks = yield* Effect.forEach(
       Arr.chunksOf(installationIds, limits.keyPackagesPerRequest),
       (ids) =>
-        inHalves(ids, (part) => Effect.flatMap(api.fetchKeyPackages(part), (places) => validatePlaces(part, places))),
+        inHalves(ids, (part) =>
+          Effect.flatMap(api.fetchKeyPackages(part), (places) => {
+            // Duplicates and what else is too much in an answer have no place.
+            const own = places.slice(0, part.length)
+            return Effect.zipLeft(validatePlaces(own), meanwhile(Arr.getSomes(own)), { concurrent: true })
+          })
+        ),
       { concurrency: REQUESTS_AT_A_TIME }
     )
 
@@ -105,10 +123,8 @@ const fetchAll = (
     return new Map(judged)
   })
 
-const validatePlaces = (ids: ReadonlyArray<InstallationId>, places: ReadonlyArray<Option.Option<Uint8Array>>) =>
+const validatePlaces = (bytes: ReadonlyArray<Option.Option<Uint8Array>>) =>
   Effect.gen(function* () {
-    // Duplicates and what else is too much in an answer have no place.
-    const bytes = places.slice(0, ids.length)
     const validPackages = yield* ValidPackages.ValidPackages
     const results = yield* validPackages.validate(Arr.getSomes(bytes), yield* DateTime.now)
     let next = 0
@@ -140,7 +156,9 @@ const reasonOf = (place: Either.Either<Served, ApiClientError> | undefined): Rea
 const inboxOf = ({ inboxId }: ValidatedKeyPackage): Either.Either<InboxId, Reason> =>
   isInboxId(inboxId) ? Either.right(inboxId) : Either.left(Reason.MalformedInboxId({ length: inboxId.length }))
 
-type States = ReadonlyMap<InboxId, Either.Either<StateAt, AssociationStates.InboxError>>
+type StateAnswer = Either.Either<StateAt, AssociationStates.InboxError>
+
+type States = ReadonlyMap<InboxId, StateAnswer>
 
 /** Everything that is asked of a valid package, without the findings. */
 const judge = (
@@ -255,16 +273,28 @@ export const fetchKeyPackages: (
   function* (installationIds, options = {}) {
     yield* Effect.annotateCurrentSpan("installations", installationIds.length)
     const distinct = Arr.dedupe(installationIds)
-    const fetched = yield* fetchAll(distinct)
-    const inboxIds = new Set<InboxId>()
-    for (const keyPackage of fetched.values()) {
-      const inboxId = Either.flatMap(keyPackage, inboxOf)
-      if (Either.isRight(inboxId)) inboxIds.add(inboxId.right)
-    }
     const associationStates = yield* AssociationStates.AssociationStates
-    const asked = [...inboxIds]
-    const answers = yield* associationStates.get(asked, options)
-    const states: States = new Map(Arr.zip(asked, answers))
+    const states = new Map<InboxId, StateAnswer>()
+    const asked = new Set<InboxId>()
+    /** Every inbox is asked for once. */
+    const askFor = (inboxIds: ReadonlyArray<InboxId>) => {
+      const unasked = Arr.dedupe(inboxIds).filter((inboxId) => !asked.has(inboxId))
+      if (unasked.length === 0) return Effect.void
+      for (const inboxId of unasked) asked.add(inboxId)
+      return Effect.map(associationStates.get(unasked, options), (answers) => {
+        for (const [inboxId, answer] of Arr.zip(unasked, answers)) states.set(inboxId, answer)
+      })
+    }
+    // The logs are read while the signatures of the packages are verified. What a package seems to name is believed for that.
+    const fetched = yield* fetchAll(distinct, (served) =>
+      Effect.suspend(() => askFor(served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))))
+    )
+    yield* askFor(
+      Array.from(fetched.values()).flatMap((keyPackage) => {
+        const inboxId = Either.flatMap(keyPackage, inboxOf)
+        return Either.isRight(inboxId) ? [inboxId.right] : []
+      })
+    )
 
     const judgedAt = yield* DateTime.now
     const byId = new Map<InstallationId, Verdict>()
