@@ -457,6 +457,10 @@ export const declare = <R>({ damage, proofs, test }: Tools<R>): void => {
         const [quarantined] = yield* store.quarantine(held, unreadable, { at: T0, latest: after("1 hour") })
         if (quarantined === undefined) throw new Error("nothing was set aside")
         expectEqual(quarantined.deleteAt, dueAt)
+        // Nor is one for the remains of a row that can be read.
+        const { deleteAt, historyId } = rejected
+        const remains = permit({ ...quarantined, deleteAt, historyId }, "Unreadable")
+        expect(yield* store.retire(held, [remains], retirementAt(dueAt))).toEqual({ retired: [], quarantined: [] })
         const early = yield* store.retire(
           held,
           [permit(quarantined, "Unreadable"), ...ofTheRow],

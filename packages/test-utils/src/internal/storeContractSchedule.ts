@@ -7,6 +7,7 @@ import { type Due, KeyPackageStore, type Reschedule } from "@keyward/core/ports/
 import * as Arbitrary from "effect/Arbitrary"
 import * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Option from "effect/Option"
@@ -124,7 +125,7 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
     test("is answered in whole milliseconds, as it is stored", () =>
       Effect.gen(function* () {
         const { store, installation } = yield* leased(304)
-        const at = DateTime.unsafeMake(DateTime.toEpochMillis(T0) + 0.75)
+        const at = after(Duration.millis(0.75))
         const request = Schedule.requestRotation("Manual", at, at)
         const answered = yield* store.modifySchedule(installation.installationId, (schedule) =>
           request(probeAt(at)(schedule))
