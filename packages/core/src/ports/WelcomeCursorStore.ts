@@ -66,8 +66,12 @@ export const resolvedUpTo = ({ position, unresolved: [lowest] }: WelcomeCursor):
  * @since 1.0.0
  * @category getters
  */
-export const completeAsOf = ({ readAsOf, unresolved }: WelcomeCursor): Option.Option<DateTime.Utc> =>
-  unresolved.reduce((earliest, { completeBefore }) => Option.zipWith(earliest, completeBefore, DateTime.min), readAsOf)
+export const completeAsOf = ({ readAsOf, unresolved }: WelcomeCursor): Option.Option<DateTime.Utc> => {
+  let earliest = readAsOf
+  for (const { completeBefore } of unresolved)
+    earliest = Option.zipWith(earliest, completeBefore, (a, b) => DateTime.min(a, b))
+  return earliest
+}
 
 /**
  * The store. Each method is one transaction: it has happened for good when it returns, or not at all. It takes any id of 64
