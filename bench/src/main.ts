@@ -9,6 +9,7 @@ import * as herd from "./cases/herd.ts"
 import * as identity from "./cases/identity.ts"
 import * as keypackage from "./cases/keypackage.ts"
 import * as rotation from "./cases/rotation.ts"
+import * as welcome from "./cases/welcome.ts"
 import { type Case, type Measurement, measure } from "./Harness.ts"
 
 /** Every case. A new group is a file in `cases/` and a line here. */
@@ -16,6 +17,7 @@ const allCases: ReadonlyArray<Case> = [
   ...keypackage.cases,
   ...rotation.cases,
   ...identity.cases,
+  ...welcome.cases,
   ...due.cases,
   ...herd.cases
 ]
