@@ -208,6 +208,18 @@ const permitOf = (row: Ledger.Kept | Ledger.Quarantined): RetirementPermit => pe
 /** How long before it is asked again what is due: no deadline may be further ahead than `Schedule.MAX_SPAN`. */
 const LONGEST_WAIT = Duration.days(7)
 
+/**
+ * When to ask again what may be erased, at the earliest after the retry, and within a week. None where there is no row.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const nextCleaningAt = (
+  { entries, quarantined }: InstallationLedger,
+  now: DateTime.Utc,
+  settings: LifecycleSettingsShape
+): Option.Option<DateTime.Utc> => nextLook([...entries, ...quarantined], now, settings)
+
 /** When the first of these rows is due; where one is due already and waits for a condition, after the retry. */
 const nextLook = (
   rows: ReadonlyArray<Ledger.Kept | Ledger.Quarantined>,

@@ -434,14 +434,16 @@ const cleanIfDue = (subject: Subject, { guard, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
     if (!(yield* isDueAt(subject.installation.schedule.cleanAt))) return 0
     const store = yield* KeyPackageStore
-    const { cleanRetry, grace } = yield* LifecycleSettings
+    const settings = yield* LifecycleSettings
+    const { cleanRetry, grace } = settings
     const now = yield* DateTime.now
     const later = DateTime.addDuration(now, cleanRetry)
     const first = Cleaner.nextDeletionAt(subject.ledger, grace)
     if (!Option.exists(first, (at) => DateTime.lessThanOrEqualTo(at, now))) {
       // Nothing is due yet but the files, which may hold what an earlier cleaning erased.
       yield* store.scrub
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: first }))
+      const nextAt = Cleaner.nextCleaningAt(subject.ledger, now, settings)
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
       return 0
     }
     if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {

@@ -1,0 +1,398 @@
+/** What one upkeep does about what it finds, and how often. */
+import { describe, expect, it } from "@effect/vitest"
+import * as InstallationId from "@keyward/core/identity/InstallationId"
+import { PROFILE_VERSION } from "@keyward/core/keypackage/Profile"
+import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
+import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
+import { queueKeyRotation, rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { upkeep } from "@keyward/core/lifecycle/Upkeep"
+import { ApiClient } from "@keyward/core/ports/ApiClient"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import { Signer } from "@keyward/core/ports/Signer"
+import * as NodeState from "@keyward/test-utils/devnode/NodeState"
+import * as Faults from "@keyward/test-utils/Faults"
+import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as TestClock from "effect/TestClock"
+import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
+import * as App from "./SchedulerApp.ts"
+import * as TestApp from "./TestApp.ts"
+
+const guard: ClockGuard = { isTrusted: () => Effect.succeed(true) }
+
+/** One upkeep with a look at the network. */
+const look = (id: InstallationId.InstallationId, insist = false) =>
+  TestApp.withTime(upkeep(id, { guard, look: true, insist }), "1 second")
+
+/** One upkeep as the scheduler does it: what is due, and no more. */
+const tend = (id: InstallationId.InstallationId) => TestApp.withTime(upkeep(id, { guard, look: false }), "1 second")
+
+const rotate = (installationId: InstallationId.InstallationId) =>
+  TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }), "1 second")
+
+const uploads = Effect.flatMap(Faults.Faults, (faults) => faults.callsOf("uploadKeyPackage"))
+
+const scheduleOf = (id: InstallationId.InstallationId) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    return Option.getOrThrow(yield* store.getInstallation(id)).schedule
+  })
+
+/** The network serves these bytes, or nothing, judged by nobody. */
+const serve = (id: InstallationId.InstallationId, bytes: Uint8Array | undefined) =>
+  Effect.flatMap(NodeState.NodeState, ({ keyPackages }) => {
+    const key = InstallationId.toPublicKey(id)
+    return bytes === undefined ? keyPackages.remove(key) : keyPackages.put(key, bytes)
+  })
+
+describe("Upkeep", () => {
+  it.scoped("[25] a node that accepts and forgets gets the same package again, ever more slowly and for ever", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      yield* App.startScheduler()
+      yield* faults.clearCalls
+      // Whatever it accepts is gone a minute later.
+      for (let minute = 0; minute < 24 * 60; minute++) {
+        yield* TestClock.adjust("1 minute")
+        yield* serve(id, undefined)
+      }
+      const calls = yield* uploads
+      expect(new Set(calls.map((call) => Buffer.from(call.request).toString("hex"))).size).toBe(1)
+      // The first look is a day later at most, and from then on every hour.
+      expect(calls.length).toBeLessThanOrEqual(24 + 8)
+      expect(yield* App.states(id)).toEqual(["Published"])
+      yield* TestClock.adjust("2 hours")
+      expect(yield* App.servedRow(id)).toMatchObject({ historyId: 1 })
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[25] repairs once within the wait, at once on request, and says what it found once", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      const events = yield* App.recordEvents
+      yield* faults.clearCalls
+      for (let times = 0; times < 5; times++) {
+        yield* serve(id, undefined)
+        const { reachability } = yield* look(id)
+        expect(reachability).toMatchObject(Option.some({ _tag: "ServesNothing" }))
+      }
+      expect((yield* uploads).length).toBe(1)
+      yield* look(id, true)
+      expect((yield* uploads).length).toBe(2)
+      yield* look(id)
+      expect((yield* events.tags).filter((tag) => tag === "Unreachable" || tag === "Repaired")).toEqual([
+        "Unreachable",
+        "Repaired"
+      ])
+      expect(yield* scheduleOf(id)).toMatchObject({ unreachable: Option.none(), probeFailures: Option.none() })
+    }).pipe(Effect.scoped, Effect.provide(App.layer()))
+  )
+
+  it.effect(
+    "[32] an older package that is served keeps its keys a grace from then on, and never past its hard stop",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const id = yield* App.register()
+        yield* rotate(id)
+        const [first] = yield* App.history(id)
+        if (first?._tag !== "Superseded") return expect.fail("not superseded")
+        yield* TestClock.adjust("20 hours")
+        yield* serve(id, first.keyPackage.bytes)
+        const now = yield* DateTime.now
+        yield* look(id)
+        const [kept] = yield* App.history(id)
+        if (kept?._tag !== "Superseded") return expect.fail("not superseded")
+        expect(kept.deleteAt).toEqual(DateTime.add(now, { hours: 24 }))
+        expect(yield* App.servedRow(id)).toMatchObject({ historyId: 2 })
+        // A day before the hard stop, a grace is cut short by it.
+        const end = Number(first.keyPackage.lifetime.notAfter) * 1000
+        yield* TestClock.setTime(end + 30 * 3_600_000)
+        yield* serve(id, first.keyPackage.bytes)
+        yield* TestApp.withTime(
+          upkeep(id, { guard: { isTrusted: () => Effect.succeed(false) }, look: true }),
+          "1 second"
+        )
+        const [last] = yield* App.history(id)
+        if (last?._tag !== "Superseded") return expect.fail("not superseded")
+        expect(DateTime.toEpochMillis(last.deleteAt)).toBe(end + 48 * 3_600_000)
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[66] where keys are lost again and again, repairs make no more than three packages an hour", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const memory = yield* MemoryKeyPackageStore
+      const id = yield* App.register()
+      for (let times = 0; times < 10; times++) {
+        const newest = (yield* App.history(id)).at(-1)
+        if (newest === undefined) return expect.fail("no row")
+        yield* memory.loseKeys(newest.historyId)
+        yield* look(id)
+        yield* TestClock.adjust("1 minute")
+      }
+      const repairs = () => Effect.map(App.history(id), (rows) => rows.filter((row) => row.trigger === "Repair").length)
+      expect(yield* repairs()).toBe(3)
+      yield* TestClock.adjust("1 hour")
+      yield* look(id)
+      expect(yield* repairs()).toBe(4)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[28] readBack: a network that lags keeps the old package live, until it shows the new one", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const id = yield* App.register()
+      const [first] = yield* App.history(id)
+      yield* rotate(id)
+      const newest = (yield* App.history(id)).at(-1)
+      yield* serve(id, first?.keyPackage.bytes)
+      expect(yield* App.states(id)).toEqual(["Published", "Published"])
+      yield* App.startScheduler()
+      yield* TestClock.adjust("5 minutes")
+      expect(yield* App.states(id)).toEqual(["Published", "Published"])
+      yield* serve(id, newest?.keyPackage.bytes)
+      yield* TestClock.adjust("11 seconds")
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+      expect((yield* scheduleOf(id)).confirmation).toEqual(Option.none())
+    }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
+  it.effect("[28] readBack: a network that never shows it is repaired when the time for that is over", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      const [first] = yield* App.history(id)
+      yield* rotate(id)
+      yield* serve(id, first?.keyPackage.bytes)
+      yield* faults.clearCalls
+      yield* App.startScheduler()
+      yield* TestClock.adjust("9 minutes")
+      expect((yield* uploads).length).toBe(0)
+      yield* TestClock.adjust("10 minutes")
+      expect((yield* uploads).length).toBe(1)
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+    }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
+  it.effect("[60] a wish for another kind of package is granted by the scheduler, once", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const wish = (includePostQuantum: boolean) =>
+        store.modifySchedule(id, (known) => ({
+          ...known,
+          wanted: Option.map(known.wanted, (wanted) => ({
+            ...wanted,
+            includePostQuantum,
+            version: wanted.version + 1
+          }))
+        }))
+      yield* wish(true)
+      yield* look(id)
+      yield* tend(id)
+      const newest = (yield* App.history(id)).at(-1)
+      expect(newest).toMatchObject({ historyId: 2, trigger: "Profile", _tag: "Published" })
+      expect(Option.isSome(newest?.keyPackage.postQuantumKey ?? Option.none())).toBe(true)
+      yield* look(id)
+      yield* tend(id)
+      expect((yield* App.history(id)).length).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect(
+    "[60] of two releases on one store, the older one neither replaces the newer one's package nor takes its wish back",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        // A newer release has published with a profile that this one does not know.
+        yield* store.modifySchedule(id, (known) => ({
+          ...known,
+          wanted: Option.some({ includePostQuantum: true, version: 7, profileVersion: PROFILE_VERSION + 1 })
+        }))
+        yield* look(id)
+        yield* tend(id)
+        expect((yield* App.history(id)).length).toBe(1)
+        // It still rotates when it has to, and leaves the newer release's version in place.
+        yield* queueKeyRotation(id)
+        yield* TestClock.adjust("10 seconds")
+        yield* tend(id)
+        expect((yield* App.history(id)).length).toBe(2)
+        expect((yield* scheduleOf(id)).wanted).toMatchObject(
+          Option.some({ includePostQuantum: true, version: 7, profileVersion: PROFILE_VERSION + 1 })
+        )
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[60] a newer release replaces an older one's package, once", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      yield* store.modifySchedule(id, (known) => ({
+        ...known,
+        wanted: Option.map(known.wanted, (wanted) => ({ ...wanted, profileVersion: PROFILE_VERSION - 1 }))
+      }))
+      yield* look(id)
+      yield* tend(id)
+      expect((yield* App.history(id)).at(-1)).toMatchObject({ historyId: 2, trigger: "Profile" })
+      yield* look(id)
+      yield* tend(id)
+      expect((yield* App.history(id)).length).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[56] revoked while it rotates: the rotation ends, and nothing is rotated from then on", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+      yield* faults.enqueue("uploadKeyPackage", Faults.delay("5 seconds"))
+      const rotation = yield* Effect.fork(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false }))
+      yield* TestClock.adjust("1 second")
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
+        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(rotation)
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+
+      yield* App.startScheduler()
+      yield* TestClock.adjust("2 days")
+      expect(Option.isSome((yield* scheduleOf(id)).revokedAt)).toBe(true)
+      yield* faults.clearCalls
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("60 days")
+      expect((yield* uploads).length).toBe(0)
+      // The rows keep their dates, and looks go on, once a day.
+      const looks = (yield* faults.callsOf("fetchKeyPackages")).length
+      expect(looks).toBeGreaterThanOrEqual(50)
+      expect(looks).toBeLessThanOrEqual(150)
+      expect(yield* App.states(id)).toEqual(["Published"])
+    }).pipe(Effect.scoped, Effect.provide(App.layer()))
+  )
+
+  it.effect("[56] a log that names it again means: rotate now", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const now = yield* DateTime.now
+      yield* store.modifySchedule(id, (known) => ({ ...known, revokedAt: Option.some(now) }))
+      // Asked for while it was revoked: waits.
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("1 minute")
+      yield* tend(id)
+      expect((yield* App.history(id)).length).toBe(1)
+      yield* look(id)
+      yield* tend(id)
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.none())
+      expect((yield* App.history(id)).at(-1)).toMatchObject({ historyId: 2, trigger: "Repair", _tag: "Published" })
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("a rotation that fails keeps nothing from being erased", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      yield* rotate(id)
+      yield* TestClock.adjust("25 hours")
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("10 seconds")
+      yield* faults.setRule((call) =>
+        call.method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend()) : Option.none()
+      )
+      const failed = yield* Effect.flip(TestApp.withTime(upkeep(id, { guard, look: false })))
+      expect(failed).toMatchObject({ _tag: "ApiClientError" })
+      expect(yield* App.states(id)).toEqual(["Published", "Exposed"])
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect(
+    "[14] asks the network, in its own right, just before an erasure, and erases nothing without an answer",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const id = yield* App.register()
+        yield* rotate(id)
+        yield* TestClock.adjust("25 hours")
+        yield* faults.setRule((call) =>
+          call.method === "fetchKeyPackages" ? Option.some(Faults.failBeforeSend()) : Option.none()
+        )
+        const { erased } = yield* TestApp.withTime(upkeep(id, { guard, look: false }))
+        expect(erased).toBe(0)
+        yield* faults.clear
+        yield* faults.clearCalls
+        yield* TestClock.adjust("15 minutes")
+        expect((yield* tend(id)).erased).toBe(1)
+        expect((yield* faults.callsOf("fetchKeyPackages")).length).toBeGreaterThanOrEqual(1)
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[32] a package that is served again just before its erasure is kept, and the newest is sent again", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const id = yield* App.register()
+      yield* rotate(id)
+      const [first] = yield* App.history(id)
+      yield* TestClock.adjust("25 hours")
+      yield* serve(id, first?.keyPackage.bytes)
+      const { erased } = yield* tend(id)
+      expect(erased).toBe(0)
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+      // The look that it asked for repairs.
+      yield* tend(id)
+      expect(yield* App.servedRow(id)).toMatchObject({ historyId: 2 })
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[80] files are scrubbed after every erasure, and again where that failed", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const memory = yield* MemoryKeyPackageStore
+      const id = yield* App.register()
+      yield* rotate(id)
+      yield* TestClock.adjust("25 hours")
+      yield* memory.clearCalls
+      const scrubs = Effect.map(memory.calls, (calls) => calls.filter((call) => call.operation === "scrub").length)
+      yield* memory.failNext("scrub", "Busy")
+      expect(yield* Effect.flip(tend(id))).toMatchObject({ _tag: "StorageError", reason: "Busy" })
+      expect(yield* scrubs).toBe(1)
+      expect(yield* App.states(id)).toEqual(["Published"])
+      yield* TestClock.adjust("15 minutes")
+      yield* tend(id)
+      expect(yield* scrubs).toBe(2)
+      yield* TestClock.adjust("6 days")
+      yield* tend(id)
+      expect(yield* scrubs).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("does nothing for an installation that is not here, and nothing for one that somebody else is at", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const api = yield* ApiClient
+      const id = yield* App.register()
+      yield* store.acquireLease(id, { now: yield* DateTime.now, duration: Duration.minutes(1) })
+      expect(yield* Effect.flip(tend(id))).toMatchObject({ _tag: "LeaseError", reason: "Held" })
+      expect(yield* api.fetchKeyPackages([id])).toMatchObject([Option.some({})])
+    }).pipe(Effect.provide(App.layer()))
+  )
+})
