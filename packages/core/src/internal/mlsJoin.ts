@@ -116,10 +116,10 @@ export const stage = (
 /** Up to here the calling fiber verifies itself; the way to the thread pool and back costs about this many. */
 const SIGNATURES_IN_PLACE = 6
 
-/** Verifies the signatures of the GroupInfo and of every leaf. */
+/** Verifies the signatures of the GroupInfo and of every leaf but ours, which is the one that we signed. */
 export const verifySignatures = (
   crypto: MlsCryptoShape,
-  { groupInfo }: Staged
+  { groupInfo, ownLeaf }: Staged
 ): Effect.Effect<void, MalformedWelcome> =>
   Effect.gen(function* () {
     const { groupContext, signature, signer, toBeSigned, tree } = groupInfo
@@ -127,7 +127,7 @@ export const verifySignatures = (
     if (signerLeaf?._tag !== "Leaf") {
       return yield* new MalformedWelcome({ part: "GroupInfo", reason: "NoSuchSigner" })
     }
-    const signatures = mlsTree.leafSignatures(tree, groupContext.groupId)
+    const signatures = mlsTree.leafSignatures(tree, groupContext.groupId).filter(({ index }) => index !== 2 * ownLeaf)
     const all = [
       {
         publicKey: signerLeaf.node.signaturePublicKey,

@@ -25,7 +25,10 @@ export interface GroupMembership {
 
 const isInboxId = Schema.is(InboxId)
 
-const malformed = (reason: "NotProtobuf" | "InvalidInboxId"): Either.Either<never, MalformedWelcome> =>
+/** Far more than a group of XMTP can have, which is 250: each is asked for. */
+const MAX_INBOXES = 4096
+
+const malformed = (reason: "NotProtobuf" | "InvalidInboxId" | "TooLarge"): Either.Either<never, MalformedWelcome> =>
   Either.left(new MalformedWelcome({ part: "GroupMembership", reason }))
 
 /** An entry of `map<string, uint64>`: what is left out is empty or 0. */
@@ -61,6 +64,7 @@ export const decode = (bytes: Uint8Array): Either.Either<GroupMembership, Malfor
           else isValid = false
         } else if (field === 2) failedInstallations.add(hex.encode(reader.delimited()))
         else reader.skip(field)
+        if (members.size > MAX_INBOXES) return malformed("TooLarge")
       }
       return isValid ? Either.right({ members, failedInstallations }) : malformed("InvalidInboxId")
     },

@@ -8,9 +8,9 @@ import * as Either from "effect/Either"
 import * as AssociationState from "../identity/AssociationState.ts"
 import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
-import { AssociationStates, type ReadOptions } from "../peers/AssociationStates.ts"
+import { AssociationStateError, AssociationStates, type ReadOptions } from "../peers/AssociationStates.ts"
 import type { GroupMembership } from "./GroupMembership.ts"
-import { MemberNotAuthorized, type MembersUnknown, ofAssociationState } from "./WelcomeError.ts"
+import { MemberNotAuthorized, MembersUnknown, ofAssociationState } from "./WelcomeError.ts"
 
 /**
  * A leaf of the group's tree, as it names itself.
@@ -37,7 +37,7 @@ const EVER = "36500 days"
 interface Other {
   readonly inboxId: InboxId
   readonly sequenceId: bigint
-  /** The state is known only up to an earlier update. */
+  /** The state is known only up to an earlier update, or not at all. */
   readonly isBehind: boolean
 }
 
@@ -69,22 +69,33 @@ const statesAt = (
           // A node that could not be asked for many is not asked for each.
           if (Either.isLeft(known) && known.left.isRetryable) return yield* ofAssociationState(known.left)
           if (Either.isRight(known) && known.right.sequenceId === sequenceId) found.set(inboxId, known.right.state)
-          else
-            others.push({ inboxId, sequenceId, isBehind: Either.isRight(known) && known.right.sequenceId < sequenceId })
+          else {
+            const isBehind = Either.match(known, {
+              onLeft: ({ reason }) => reason._tag === "UnknownInbox",
+              onRight: (newest) => newest.sequenceId < sequenceId
+            })
+            others.push({ inboxId, sequenceId, isBehind })
+          }
         }
         return others
       })
     const others = yield* take([...membership.members], { maxAge: EVER })
     const behind = others.filter(({ isBehind }) => isBehind)
-    const rest = [
-      ...others.filter(({ isBehind }) => !isBehind),
-      ...(behind.length === 0
+    const asked =
+      behind.length === 0
         ? []
         : yield* take(
             behind.map(({ inboxId, sequenceId }) => [inboxId, sequenceId] as const),
             {}
-          ))
-    ]
+          )
+    // The node may show the update later than the Welcome that speaks of it.
+    const unseen = asked.find(({ isBehind }) => isBehind)
+    if (unseen !== undefined) {
+      const { inboxId, sequenceId } = unseen
+      const reason = { _tag: "MissingIdentityUpdate", sequenceId } as const
+      return yield* new MembersUnknown({ inboxId, cause: new AssociationStateError({ inboxId, reason }) })
+    }
+    const rest = [...others.filter(({ isBehind }) => !isBehind), ...asked]
     yield* Effect.forEach(
       rest,
       ({ inboxId, sequenceId }) =>

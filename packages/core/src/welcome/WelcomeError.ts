@@ -172,7 +172,7 @@ export class NotYetUnderstood extends Schema.TaggedError<NotYetUnderstood>("@key
  * - `NotInGroup`: the inbox is not in the group's list of members
  * - `NotAnInstallation`: at the sequence id that the group states, the inbox did not have this installation
  * - `MissingFromTree`: the inbox had this installation, and it is neither in the tree nor among those that could not be added
- * - `NoSuchInbox`: the inbox has no valid log of that sequence id
+ * - `NoSuchInbox`: the inbox's log is not valid, or went past that sequence id without it
  *
  * @since 1.0.0
  * @category errors
@@ -199,7 +199,8 @@ export class MemberNotAuthorized extends Schema.TaggedError<MemberNotAuthorized>
 }
 
 /**
- * The members could not be checked, so nothing was decided: open the same Welcome again later.
+ * The members could not be checked, so nothing was decided: open the same Welcome again later. The node could not be asked, or
+ * does not show the update yet that the group speaks of.
  *
  * @since 1.0.0
  * @category errors
@@ -277,7 +278,12 @@ export class PointeeNotFound extends Schema.TaggedError<PointeeNotFound>("@keywa
  */
 export type JoinError = UnwrapFailed | MalformedWelcome | NotYetUnderstood | MemberNotAuthorized | MembersUnknown
 
-/** What the log of a member says, told apart by whether it may say something else later. */
+/**
+ * What the log of a member says, told apart by whether it may say something else later.
+ *
+ * @since 1.0.0
+ * @category conversions
+ */
 export const ofAssociationState = (error: AssociationStateError): MemberNotAuthorized | MembersUnknown =>
   error.isRetryable
     ? new MembersUnknown({ inboxId: error.inboxId, cause: error })

@@ -95,15 +95,21 @@ describe("joinGroup", () => {
         installationId: idOf(invited),
         leafIndex: 1
       })
-      expect(yield* refused(welcome, invited, log([5n, [idOf(invited)]]))).toMatchObject({
+      const neverThat = log([5n, []], [7n, [idOf(invited)]])
+      expect(yield* refused(welcome, invited, neverThat)).toMatchObject({
         _tag: "MemberNotAuthorized",
         reason: "NoSuchInbox",
         inboxId: bob
       })
-      expect(yield* refused(welcome, invited, new Map([[alice, [[5n, [idOf(creator)]]]]]))).toMatchObject({
-        _tag: "MemberNotAuthorized",
-        reason: "NoSuchInbox"
-      })
+      // A node that is late, and one that does not know the inbox yet.
+      const aliceOnly: World.Inboxes = new Map([[alice, [[5n, [idOf(creator)]]]]])
+      for (const late of [log([5n, [idOf(invited)]]), aliceOnly]) {
+        expect(yield* refused(welcome, invited, late)).toMatchObject({
+          _tag: "MembersUnknown",
+          inboxId: bob,
+          isRetryable: true
+        })
+      }
     })
   )
 
