@@ -19,6 +19,9 @@ import * as model from "../internal/storeContractModel.ts"
 import * as retirement from "../internal/storeContractRetirement.ts"
 import * as schedule from "../internal/storeContractSchedule.ts"
 
+/** Every run of a property opens a database of its own, and a busy machine takes its time for that. */
+const PROPERTY_TIMEOUT_MILLIS = 120_000
+
 /**
  * What a test of one store brings along: how genuine proofs are made without the network that they speak of (`sighting`, `permit`),
  * and how to `damage` one column of a row, so that no store would have written it. The row's date of deletion must stay readable.
@@ -62,7 +65,8 @@ export const suite = <R, E>(name: string, layer: Layer.Layer<KeyPackageStore | R
       body: (value: A) => Effect.Effect<void, E2, KeyPackageStore | Scope.Scope | R>
     ) =>
       it.effect.prop(title, [arbitrary], ([value]) => fresh(Effect.suspend(() => body(value))), {
-        fastCheck: { seed, numRuns: 25 }
+        fastCheck: { seed, numRuns: 25 },
+        timeout: PROPERTY_TIMEOUT_MILLIS
       })
   }
 
