@@ -9,6 +9,7 @@ import {
   GroupMetadataV1Schema,
   ConversationType as WireType
 } from "../gen/xmtp/mls/message_contents/group_metadata_pb.ts"
+import { attempt, ProstReader } from "../internal/prost.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import { MalformedWelcome, NotYetUnderstood } from "./WelcomeError.ts"
 
@@ -70,3 +71,37 @@ export const decode = (bytes: Uint8Array): Either.Either<GroupMetadata, Malforme
       dmMembers: Option.some([dmMemberOne.inboxId, dmMemberTwo.inboxId] as const)
     }
   })
+
+/** `Inboxes { repeated string inbox_ids = 1 }` */
+const isEmpty = (inboxes: Uint8Array): boolean => {
+  const reader = new ProstReader(inboxes)
+  let isEmpty = true
+  for (let field = reader.nextField(); field !== 0; field = reader.nextField()) {
+    if (field === 1) {
+      reader.text()
+      isEmpty = false
+    } else reader.skip(field)
+  }
+  return isEmpty
+}
+
+/**
+ * Whether the metadata that may change (extension 0xff00, `xmtp.mls.message_contents.GroupMutableMetadataV1`) names an admin
+ * or a super admin. A DM has none.
+ *
+ * @since 1.0.0
+ * @category conversions
+ */
+export const hasAdmins = (mutableMetadata: Uint8Array): Either.Either<boolean, MalformedWelcome> =>
+  attempt(
+    (): Either.Either<boolean, MalformedWelcome> => {
+      const reader = new ProstReader(mutableMetadata)
+      let isFound = false
+      for (let field = reader.nextField(); field !== 0; field = reader.nextField()) {
+        if (field !== 2 && field !== 3) reader.skip(field)
+        else if (!isEmpty(reader.delimited())) isFound = true
+      }
+      return Either.right(isFound)
+    },
+    () => Either.left(new MalformedWelcome({ part: "GroupMetadata", reason: "NotProtobuf" }))
+  )

@@ -33,6 +33,7 @@ import * as GroupMetadata from "./GroupMetadata.ts"
 import * as MemberAuthorization from "./MemberAuthorization.ts"
 import {
   type JoinError,
+  type MalformedReason,
   MalformedWelcome,
   MemberNotAuthorized,
   NotYetUnderstood,
@@ -152,12 +153,14 @@ const readExtensions = (extensions: ReadonlyArray<GroupContextExtension>) => {
   if (dictionary !== undefined && readComponentIds(dictionary).includes(COMPONENT_REGISTRY)) {
     throw new NotYetUnderstood({ feature: "MigratedGroup", value: COMPONENT_REGISTRY })
   }
+  const mutableMetadata = find(ExtensionType.mutableMetadata)
   const required = (part: "GroupMembership" | "GroupMetadata", type: number): Uint8Array => {
     const data = find(type)
     if (data === undefined) throw new MalformedWelcome({ part, reason: "MissingExtension" })
     return data
   }
   return {
+    mutableMetadata,
     groupMembership: orThrow(GroupMembership.decode(required("GroupMembership", ExtensionType.groupMembership))),
     // The fork of OpenMLS puts a length of its own before it.
     groupMetadata: orThrow(
@@ -176,19 +179,23 @@ const orThrow = <A>(result: Either.Either<A, Refusal>): A => {
 }
 
 /**
- * A DM is between the one who invites and us, and says so: no one is drawn into somebody else's. Among our own
- * installations it is enough that we are in it (libxmtp `groups/mod.rs`, `validate_dm_group`).
+ * A DM is between the one who invites and us, says so, and has no admins: no one is drawn into somebody else's. Among our own
+ * installations it is enough that we are in it (libxmtp `groups/mod.rs`, `validate_dm_group`, whose look at the permissions
+ * refuses nothing that differs in less than all of them).
  */
 const checkDm = (
   { conversationType, dmMembers }: GroupMetadata.GroupMetadata,
+  mutableMetadata: Uint8Array | undefined,
   addedBy: InboxId,
   own: InboxId
 ): void => {
   if (conversationType !== "Dm") return
+  const refuse = (reason: MalformedReason) => new MalformedWelcome({ part: "GroupMetadata", reason })
   const pair = Option.getOrElse(dmMembers, (): ReadonlyArray<string> => [])
-  if (!pair.includes(own) || !pair.includes(addedBy) || (addedBy !== own && pair[0] === pair[1])) {
-    throw new MalformedWelcome({ part: "GroupMetadata", reason: "NotThisPair" })
-  }
+  if (!pair.includes(own) || !pair.includes(addedBy)) throw refuse("NotThisPair")
+  if (addedBy === own) return
+  if (mutableMetadata === undefined) throw refuse("MissingExtension")
+  if (orThrow(GroupMetadata.hasAdmins(mutableMetadata))) throw refuse("DmWithAdmins")
 }
 
 /** The decoded package; one that is none is not a Welcome's fault, but no crash either. */
@@ -220,7 +227,7 @@ export const joinGroup: (
     const { groupContext, tree } = staged.groupInfo
     return { staged, members: membersOf(tree), ...readExtensions(groupContext.extensions) }
   })
-  const { groupMembership, groupMetadata, members, staged } = opened
+  const { groupMembership, groupMetadata, members, mutableMetadata, staged } = opened
   const { groupContext, signer } = staged.groupInfo
   yield* mlsJoin.verifySignatures(crypto, staged)
   yield* MemberAuthorization.authorize(groupMembership, members)
@@ -231,7 +238,7 @@ export const joinGroup: (
     return yield* new MalformedWelcome({ part: "GroupInfo", reason: "NoSuchSigner" })
   }
   const state = yield* refusing(() => {
-    checkDm(groupMetadata, addedBy.inboxId, own.inboxId)
+    checkDm(groupMetadata, mutableMetadata, addedBy.inboxId, own.inboxId)
     return mlsJoin.complete(crypto, staged, joining, installationKey.seed)
   })
   yield* Effect.annotateCurrentSpan({ epoch: Number(groupContext.epoch), members: members.length })

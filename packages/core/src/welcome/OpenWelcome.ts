@@ -24,6 +24,7 @@ import { ApiClient, type ApiClientError, type WelcomeMessageEntry } from "../por
 import { KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import type { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
+import { PUBLIC_KEY_BYTES } from "../postquantum/XWing.ts"
 import { type JoinedGroup, joinGroup } from "./JoinGroup.ts"
 import {
   type JoinError,
@@ -70,6 +71,9 @@ export interface OpenedWelcome extends JoinedGroup {
  */
 export type OpenContext = KeyPackageStore | ApiClient | MlsCrypto | PostQuantumKem | AssociationStates
 
+/** X25519 public keys; X-Wing's are `PUBLIC_KEY_BYTES` long. */
+const INIT_KEY_BYTES = 32
+
 /** A package of ours with its keys. */
 interface Package {
   readonly keyPackage: PublicKeyPackage
@@ -109,6 +113,10 @@ const findPackage = (
   packages: Packages
 ): Effect.Effect<Package, NoSuchKeyPackage | StorageError, KeyPackageStore> =>
   Effect.gen(function* () {
+    // A stranger may send megabytes as a key.
+    if (publicKey.length !== INIT_KEY_BYTES && publicKey.length !== PUBLIC_KEY_BYTES) {
+      return yield* packageOf(installationId, Option.none())
+    }
     const name = hex.encode(publicKey)
     const known = packages.get(name)
     if (known !== undefined) return known

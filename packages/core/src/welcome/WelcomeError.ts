@@ -70,6 +70,7 @@ export type WelcomePart = typeof WelcomePart.Type
  * - `NotInTree`: our key package's leaf is not in the tree
  * - `InvalidInboxId`: a name of a member that is no inbox id
  * - `NotThisPair`: a DM that is not between its sender and us
+ * - `DmWithAdmins`: a DM in which somebody is more than the other
  *
  * @since 1.0.0
  * @category models
@@ -100,7 +101,8 @@ export const MalformedReason = Schema.Literal(
   "PathSecretMismatch",
   "NotInTree",
   "InvalidInboxId",
-  "NotThisPair"
+  "NotThisPair",
+  "DmWithAdmins"
 )
 
 /**

@@ -222,6 +222,28 @@ describe("joinGroup", () => {
     })
   )
 
+  it_("joins a DM only without admins", () =>
+    Effect.gen(function* () {
+      const dm = (mutableMetadata: Uint8Array | null) =>
+        pair({ conversationType: ConversationType.DM, dmMembers: [alice, bob], mutableMetadata })
+      const attributes = Uint8Array.of(0x0a, 0)
+      const noAdmins = Uint8Array.of(...attributes, 0x12, 0, 0x1a, 0)
+      for (const harmless of [attributes, noAdmins]) {
+        const { inboxes, invited, welcome } = yield* dm(harmless)
+        expect((yield* join(welcome, invited, inboxes)).members).toHaveLength(2)
+      }
+      for (const [field, reason] of [
+        [Uint8Array.of(0x12, 3, 0x0a, 1, 0x61), "DmWithAdmins"],
+        [Uint8Array.of(0x1a, 3, 0x0a, 1, 0x61), "DmWithAdmins"],
+        [Uint8Array.of(0x1a, 3, 0x0a, 9, 0x61), "NotProtobuf"],
+        [null, "MissingExtension"]
+      ] as const) {
+        const { inboxes, invited, welcome } = yield* dm(field)
+        expect(yield* refused(welcome, invited, inboxes)).toMatchObject({ part: "GroupMetadata", reason })
+      }
+    })
+  )
+
   const metadata = [0xf000, World.metadataBytes()] as const
   const membership = [0xff01, World.membershipBytes({ [alice]: 5n, [bob]: 5n })] as const
   const cases: ReadonlyArray<readonly [string, World.GroupOptions["extensions"] & {}, object]> = [

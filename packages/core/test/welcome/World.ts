@@ -194,6 +194,8 @@ export interface GroupOptions {
   readonly failed?: ReadonlyArray<Uint8Array>
   readonly conversationType?: ConversationType
   readonly dmMembers?: readonly [string, string]
+  /** Empty unless given; null is none at all. */
+  readonly mutableMetadata?: Uint8Array | null
   /** Instead of everything above. */
   readonly extensions?: ReadonlyArray<readonly [number, Uint8Array]>
 }
@@ -232,7 +234,8 @@ const extensionsOf = (options: GroupOptions): Array<GroupContextExtension> => [
   ...(
     options.extensions ?? [
       [0xf000, metadataBytes(options.conversationType, options.dmMembers)] as const,
-      [0xff01, membershipBytes(options.members, options.failed)] as const
+      [0xff01, membershipBytes(options.members, options.failed)] as const,
+      ...(options.mutableMetadata === null ? [] : [[0xff00, options.mutableMetadata ?? new Uint8Array(0)] as const])
     ]
   ).map(([extensionType, extensionData]) => makeCustomExtension({ extensionType, extensionData }))
 ]
