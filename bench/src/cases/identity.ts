@@ -9,10 +9,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
 import * as Identifier from "@keyward/core/identity/Identifier"
+import * as IdentityUpdate from "@keyward/core/identity/IdentityUpdate"
 import type { InboxId } from "@keyward/core/identity/InboxId"
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import * as MemberIdentifier from "@keyward/core/identity/MemberIdentifier"
 import * as RegistrationUpdate from "@keyward/core/identity/RegistrationUpdate"
+import * as SignatureText from "@keyward/core/identity/SignatureText"
 import { newKeyPackage } from "@keyward/core/keypackage/Generation"
 import * as AssociationStates from "@keyward/core/peers/AssociationStates"
 import * as NewestSeen from "@keyward/core/peers/NewestSeen"
@@ -41,8 +44,30 @@ const seedOf = (name: string): Uint8Array => new Uint8Array(createHash("sha256")
 
 const accountOf = (name: string) => privateKeyToAccount(`0x${Buffer.from(seedOf(name)).toString("hex")}`)
 
-/** An inbox whose log has this many updates, each of which adds an installation. */
-const publishInbox = (name: string, updates: number) =>
+/** An update by which the owner revokes an installation: one signature, where adding one takes two. */
+const revocation = (
+  inboxId: InboxId,
+  account: ReturnType<typeof accountOf>,
+  installationKey: InstallationKey.InstallationKey,
+  clientTimestampNs: bigint
+) =>
+  Effect.promise(async () => {
+    const member = MemberIdentifier.installation(installationKey.installationId)
+    const unsigned = {
+      inboxId,
+      clientTimestampNs,
+      actions: [{ _tag: "RevokeAssociation" as const, member }]
+    }
+    const signature = await account.signMessage({ message: SignatureText.make(unsigned) })
+    const bytes = new Uint8Array(Buffer.from(signature.slice(2), "hex"))
+    return IdentityUpdate.encode({
+      ...unsigned,
+      actions: [{ _tag: "RevokeAssociation", member, recoverySignature: { _tag: "Erc191", bytes } }]
+    })
+  })
+
+/** An inbox whose log has this many updates, each of which adds an installation, and perhaps one that revokes the first. */
+const publishInbox = (name: string, updates: number, revokes = false) =>
   Effect.gen(function* () {
     const api = yield* ApiClient
     const account = accountOf(name)
@@ -61,7 +86,14 @@ const publishInbox = (name: string, updates: number) =>
       yield* api.publishIdentityUpdate(bytes)
       inboxId = request.inboxId
     }
-    if (inboxId === undefined) return yield* Effect.dieMessage("an inbox has at least one update")
+    const [first] = keys
+    if (inboxId === undefined || first === undefined) {
+      return yield* Effect.dieMessage("an inbox has at least one update")
+    }
+    if (revokes) {
+      const time = now + BigInt(updates) * 1_000_000_000n
+      yield* api.publishIdentityUpdate(yield* revocation(inboxId, account, first, time))
+    }
     return { inboxId, keys }
   })
 
@@ -74,16 +106,17 @@ const makeWorld = async () => {
   const shared = ManagedRuntime.make(
     Layer.mergeAll(V3ApiClient.layerGrpc({ url: node.url }), NodeCrypto.layer, layerNone)
   )
-  const publishAll = (prefix: string, updates: number): Promise<ReadonlyArray<Inbox>> =>
+  const publishAll = (prefix: string, updates: number, revokes = false): Promise<ReadonlyArray<Inbox>> =>
     shared.runPromise(
       Effect.forEach(
         Array.from({ length: INBOXES }, (_, index) => `${prefix} ${index}`),
-        (name) => publishInbox(name, updates),
+        (name) => publishInbox(name, updates, revokes),
         { concurrency: 16 }
       )
     )
   const ofTwo = await publishAll("two", 2)
-  const ofThree = await publishAll("three", 3)
+  let ofThree: Promise<ReadonlyArray<Inbox>> | undefined
+  let ofRevoked: Promise<ReadonlyArray<Inbox>> | undefined
   let files = 0
   const newFile = () => join(folder, `cache-${files++}.db`)
 
@@ -116,7 +149,10 @@ const makeWorld = async () => {
     folder,
     shared,
     ofTwo,
-    ofThree,
+    /** The third update adds an installation. */
+    ofThree: () => (ofThree ??= publishAll("three", 3)),
+    /** The third update revokes one. */
+    ofRevoked: () => (ofRevoked ??= publishAll("revoked", 2, true)),
     newFile,
     resolve,
     resolveByRealClient,
@@ -240,6 +276,22 @@ const fetch100 = (id: string, capacity: number, target?: number): Case => ({
   })
 })
 
+/** The states after two updates are cached, and each log has one more. */
+const extended = (id: string, update: string, inboxesOf: (world: World) => Promise<ReadonlyArray<Inbox>>): Case => ({
+  id,
+  floor: `the same 1,000 logs, cold; in the third update ${update}`,
+  target: 0.34,
+  rounds: 7,
+  prepare: inWorld(async (world) => {
+    const inboxes = await inboxesOf(world)
+    const known = await cacheOf(world, inboxes, 2)
+    return {
+      subject: onCopy(world, known, (file) => world.resolve(file, inboxes)),
+      floor: cold(world, inboxes)
+    }
+  })
+})
+
 /**
  * @since 1.0.0
  * @category cases
@@ -255,19 +307,8 @@ export const cases: ReadonlyArray<Case> = [
       floor: () => world.resolveByRealClient(world.ofTwo)
     }))
   },
-  {
-    id: "resolve-extended",
-    floor: "the same 1,000 logs, of 3 updates, cold",
-    target: 0.34,
-    rounds: 7,
-    prepare: inWorld(async (world) => {
-      const known = await cacheOf(world, world.ofThree, 2)
-      return {
-        subject: onCopy(world, known, (file) => world.resolve(file, world.ofThree)),
-        floor: cold(world, world.ofThree)
-      }
-    })
-  },
+  extended("resolve-extended", "an installation is added (two signatures)", ({ ofThree }) => ofThree()),
+  extended("resolve-extended-revoked", "an installation is revoked (one signature)", ({ ofRevoked }) => ofRevoked()),
   {
     id: "resolve-cached",
     floor: "20 requests that bring nothing new",

@@ -20,6 +20,7 @@ import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import * as IdentityUpdate from "../../src/identity/IdentityUpdate.ts"
 import { InboxId } from "../../src/identity/InboxId.ts"
 import * as InstallationId from "../../src/identity/InstallationId.ts"
+import * as MemberIdentifier from "../../src/identity/MemberIdentifier.ts"
 import * as RegistrationUpdate from "../../src/identity/RegistrationUpdate.ts"
 import * as SignatureText from "../../src/identity/SignatureText.ts"
 import {
@@ -199,6 +200,35 @@ describe("a smart contract wallet that cannot be asked", () => {
       )
     )
   )
+})
+
+describe("equal signatures of a smart contract wallet in one update", () => {
+  const signed = (blockNumbers: ReadonlyArray<bigint>): IdentityUpdate.IdentityUpdate => ({
+    inboxId: "ab".repeat(32),
+    clientTimestampNs: 0n,
+    actions: blockNumbers.map((blockNumber) => ({
+      _tag: "RevokeAssociation",
+      member: MemberIdentifier.installation("00".repeat(32)),
+      recoverySignature: {
+        _tag: "SmartContractWallet",
+        accountId: { chainId: "eip155:1", address: `0x${"11".repeat(20)}` },
+        blockNumber,
+        bytes: Uint8Array.of(1, 2, 3)
+      }
+    }))
+  })
+
+  it.effect("are asked of the wallet once, and of every block that they name", () => {
+    const asked: Array<bigint> = []
+    const verifier = Layer.succeed(SmartContractWalletVerifier, {
+      isValid: ({ blockNumber }) => Effect.sync(() => asked.push(blockNumber) > 0)
+    })
+    return Effect.gen(function* () {
+      const { actions } = yield* IdentityLog.verifyUpdate(signed([1n, 1n, 2n, 1n]))
+      expect(actions.length).toBe(4)
+      expect(asked).toEqual([1n, 2n])
+    }).pipe(Effect.provide(verifier))
+  })
 })
 
 describe("the curve backend", () => {
