@@ -29,7 +29,7 @@ import { Signer, type SignerError } from "../ports/Signer.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import * as InboxLog from "./InboxLog.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { retryTransient } from "./RetryPolicy.ts"
+import { retryTransient, withinAttempt } from "./RetryPolicy.ts"
 
 /**
  * Why an inbox was not changed, for reasons of the inbox.
@@ -173,7 +173,9 @@ const add = (inboxId: InboxId, adder: SignatureRequest.Party, { reassign = false
       if (!reassign) {
         const api = yield* ApiClient
         const { uploadAttempts } = yield* LifecycleSettings
-        const [known = Option.none()] = yield* retryTransient(uploadAttempts)(api.getInboxIds([wallet.identifier]))
+        const [known = Option.none()] = yield* api
+          .getInboxIds([wallet.identifier])
+          .pipe(withinAttempt("getInboxIds"), retryTransient(uploadAttempts))
         if (Option.exists(known, (other) => other !== inboxId)) {
           return yield* new IdentityOperationError({
             reason: "WalletInOtherInbox",

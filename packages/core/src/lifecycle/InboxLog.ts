@@ -15,10 +15,10 @@ import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import * as MemberIdentifier from "../identity/MemberIdentifier.ts"
-import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
+import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { backoff, retryTransient } from "./RetryPolicy.ts"
+import { backoff, retryTransient, withinAttempt } from "./RetryPolicy.ts"
 
 /**
  * The installations an inbox may have (libxmtp `MAX_INSTALLATIONS_PER_INBOX`).
@@ -73,7 +73,9 @@ export const read: (
 )(function* (inboxId) {
   const api = yield* ApiClient
   const { uploadAttempts } = yield* LifecycleSettings
-  const [served = []] = yield* retryTransient(uploadAttempts)(api.getIdentityUpdates([{ inboxId, after: 0n }]))
+  const [served = []] = yield* api
+    .getIdentityUpdates([{ inboxId, after: 0n }])
+    .pipe(withinAttempt("getIdentityUpdates"), retryTransient(uploadAttempts))
   const log = inOrder(served, 0n)
   if (log.length === 0) return { log, state: Option.none() }
   const updates = log.map((entry) => entry.update)
@@ -127,12 +129,9 @@ export const publish = <E, E2 = never, R2 = never>(
 ): Effect.Effect<InboxLog, E | E2 | ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier | R2> =>
   Effect.gen(function* () {
     const api = yield* ApiClient
-    const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
+    const { uploadAttempts } = yield* LifecycleSettings
     const look = Effect.map(read(inboxId), Option.liftPredicate(options.isDone))
-    const attempt = Effect.timeoutFail(api.publishIdentityUpdate(identityUpdate), {
-      duration: attemptTimeout,
-      onTimeout: () => new ApiClientError({ operation: "publishIdentityUpdate", reason: "Timeout" })
-    })
+    const attempt = withinAttempt("publishIdentityUpdate")(api.publishIdentityUpdate(identityUpdate))
     const guarded: Effect.Effect<void, ApiClientError | E2, R2> = options.guard?.(attempt) ?? attempt
 
     const answer = yield* Effect.either(retryTransient(uploadAttempts)(guarded))

@@ -15,15 +15,14 @@ import { BoundedMap } from "../internal/boundedMap.ts"
 import * as seenServed from "../internal/seenServed.ts"
 import * as Codec from "../keypackage/Codec.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
-import { ApiClient, ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
+import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import * as InboxLog from "./InboxLog.ts"
 import type { Installation } from "./Installation.ts"
 import type { HistoryId, Published, Retired } from "./Ledger.ts"
-import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { retryTransient } from "./RetryPolicy.ts"
+import { retryTransient, withinAttempt } from "./RetryPolicy.ts"
 import type { SeenServed } from "./SeenServed.ts"
 
 /**
@@ -211,9 +210,9 @@ const askInbox = ({ inboxId, installationId }: Installation, known: LogMemory | 
     const api = yield* ApiClient
     const remembered = known?.get(installationId)
     if (remembered !== undefined) {
-      const [news = []] = yield* retryTransient(ATTEMPTS)(
-        api.getIdentityUpdates([{ inboxId, after: remembered.sequenceId }])
-      )
+      const [news = []] = yield* api
+        .getIdentityUpdates([{ inboxId, after: remembered.sequenceId }])
+        .pipe(withinAttempt("getIdentityUpdates"), retryTransient(ATTEMPTS))
       if (inOrder(news, remembered.sequenceId).length === 0) return remembered
     }
     const inbox = yield* InboxLog.read(inboxId)
@@ -252,15 +251,8 @@ export const look: (
 > = Effect.fn("Reachability.look")(function* (installation, ledger, memory) {
   const { installationId } = installation
   const api = yield* ApiClient
-  const { attemptTimeout } = yield* LifecycleSettings
 
-  const fetch = api.fetchKeyPackages([installationId]).pipe(
-    Effect.timeoutFail({
-      duration: attemptTimeout,
-      onTimeout: () => new ApiClientError({ operation: "fetchKeyPackages", reason: "Timeout" })
-    }),
-    retryTransient(ATTEMPTS)
-  )
+  const fetch = api.fetchKeyPackages([installationId]).pipe(withinAttempt("fetchKeyPackages"), retryTransient(ATTEMPTS))
   const [[bytes = Option.none()], inbox] = yield* Effect.all([fetch, askInbox(installation, memory)], {
     concurrency: 2
   })

@@ -34,7 +34,7 @@ import * as InboxLog from "./InboxLog.ts"
 import type { Installation, Registration } from "./Installation.ts"
 import type { Lease } from "./Lease.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { retryTransient } from "./RetryPolicy.ts"
+import { retryTransient, withinAttempt } from "./RetryPolicy.ts"
 import {
   findNewest,
   isFitToPublish,
@@ -304,7 +304,7 @@ export const registerInstallation: (
 
   const [asked = Option.none()] =
     options.inboxId === undefined
-      ? yield* retryTransient(uploadAttempts)(api.getInboxIds([identifier]))
+      ? yield* api.getInboxIds([identifier]).pipe(withinAttempt("getInboxIds"), retryTransient(uploadAttempts))
       : [Option.some(options.inboxId)]
   const inboxId = Option.getOrElse(asked, () => likely)
   const freshKey = yield* InstallationKey.generate

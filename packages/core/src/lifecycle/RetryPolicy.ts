@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
-import { ApiClientError } from "../ports/ApiClient.ts"
+import { ApiClientError, type Operation } from "../ports/ApiClient.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 
 /** The longest wait between two attempts. A node that asks for more is not waited for: the call fails at once. */
@@ -46,6 +46,23 @@ export const retryTransient =
       while: (error) =>
         error instanceof ApiClientError && error.isRetryable && Duration.lessThanOrEqualTo(retryAfter(error), MAX_DELAY)
     })
+
+/**
+ * One attempt at a call, which ends after `attemptTimeout` whatever the layer below does: a call that never answers must not hold
+ * up the life of an installation. Fails with `Timeout` then; what was sent may have been carried out.
+ *
+ * @since 1.0.0
+ * @category combinators
+ */
+export const withinAttempt =
+  (operation: Operation) =>
+  <A, R>(call: Effect.Effect<A, ApiClientError, R>): Effect.Effect<A, ApiClientError, R> =>
+    Effect.flatMap(LifecycleSettings, ({ attemptTimeout }) =>
+      Effect.timeoutFail(call, {
+        duration: attemptTimeout,
+        onTimeout: () => new ApiClientError({ operation, reason: "Timeout" })
+      })
+    )
 
 /**
  * How long work that failed as a whole waits before it is begun again: 1 minute doubling to 1 hour, never less than the node's

@@ -26,7 +26,7 @@ import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { PROFILE_VERSION } from "../keypackage/Profile.ts"
 import { validateKeyPackage } from "../keypackage/Validation.ts"
-import { ApiClient, ApiClientError } from "../ports/ApiClient.ts"
+import { ApiClient, type ApiClientError } from "../ports/ApiClient.ts"
 import type { Entropy } from "../ports/Entropy.ts"
 import { KeyPackageStore, type Marked, StorageError } from "../ports/KeyPackageStore.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
@@ -36,7 +36,7 @@ import type { Lease, LeaseError } from "./Lease.ts"
 import type { Exposed, Kept, Prepared, Published, RotationTrigger } from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
-import { nextAttempt, nextProbeAt, retryTransient } from "./RetryPolicy.ts"
+import { nextAttempt, nextProbeAt, retryTransient, withinAttempt } from "./RetryPolicy.ts"
 import * as Schedule from "./Schedule.ts"
 import type { SeenServed } from "./SeenServed.ts"
 import { underLease, withLease } from "./UnderLease.ts"
@@ -163,15 +163,10 @@ export const generateAndStoreKeyPackage: (
 const send = (lease: Lease, bytes: Uint8Array) =>
   Effect.gen(function* () {
     const api = yield* ApiClient
-    const { attemptTimeout, uploadAttempts } = yield* LifecycleSettings
-    yield* api.uploadKeyPackage(bytes).pipe(
-      Effect.timeoutFail({
-        duration: attemptTimeout,
-        onTimeout: () => new ApiClientError({ operation: "uploadKeyPackage", reason: "Timeout" })
-      }),
-      underLease(lease),
-      retryTransient(uploadAttempts)
-    )
+    const { uploadAttempts } = yield* LifecycleSettings
+    yield* api
+      .uploadKeyPackage(bytes)
+      .pipe(withinAttempt("uploadKeyPackage"), underLease(lease), retryTransient(uploadAttempts))
   })
 
 /** The row as the store has it, which must be the newest of its installation and not accepted yet. */
