@@ -157,7 +157,7 @@ export const cases: ReadonlyArray<Case> = [
   {
     id: "join-dm",
     floor: "ts-mls on the same cryptography, members not checked: joinGroup, 2 members",
-    target: 1,
+    target: 1.2,
     prepare: () => join("dm-xwing")
   },
   {

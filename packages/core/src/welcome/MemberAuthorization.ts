@@ -127,17 +127,20 @@ export const authorize: (
     }
   }
   const states = yield* statesAt(membership)
-  const present = new Set<string>()
+  /** The inbox that each installation came for. */
+  const present = new Map<string, InboxId>()
   for (const member of members) {
     const state = states.get(member.inboxId)
     if (state === undefined || !AssociationState.hasInstallation(state, member.installationId)) {
       return yield* new MemberNotAuthorized({ ...member, reason: "NotAnInstallation" })
     }
-    present.add(member.installationId)
+    present.set(member.installationId, member.inboxId)
   }
   for (const [inboxId, state] of states) {
-    for (const installationId of AssociationState.installationIds(state)) {
-      if (!present.has(installationId) && !membership.failedInstallations.has(installationId)) {
+    for (const { identifier } of state.members.values()) {
+      if (identifier._tag !== "Installation") continue
+      const installationId = identifier.publicKey
+      if (present.get(installationId) !== inboxId && !membership.failedInstallations.has(installationId)) {
         return yield* new MemberNotAuthorized({ inboxId, installationId, reason: "MissingFromTree" })
       }
     }

@@ -199,6 +199,19 @@ describe("joinGroup", () => {
     })
   )
 
+  it_("misses an installation of two inboxes that came for the other one only", () =>
+    Effect.gen(function* () {
+      const { creator, inboxes, invited, welcome } = yield* pair()
+      const shared: World.Inboxes = new Map([...inboxes, [bob, [[5n, [idOf(invited), idOf(creator)]]]]])
+      expect(yield* refused(welcome, invited, shared)).toMatchObject({
+        _tag: "MemberNotAuthorized",
+        reason: "MissingFromTree",
+        inboxId: bob,
+        installationId: idOf(creator)
+      })
+    })
+  )
+
   it_("joins a DM that is between the two, and no other one", () =>
     Effect.gen(function* () {
       const carol = World.inboxId("ca")
