@@ -157,7 +157,7 @@ describe("WelcomeInbox and Cleaner", () => {
             )
           )
           yield* until(() => tags().length === 7)
-          yield* TestClock.adjust("6 hours")
+          yield* TestClock.adjust("2 hours")
           expect(tags().length).toBe(7)
           expect(yield* retiredRows(ours)).toEqual([])
           isWell = true
