@@ -32,7 +32,6 @@ import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 /**
@@ -172,15 +171,38 @@ const copyKeys = (keys: KeyPackagePrivateKeys): KeyPackagePrivateKeys => ({
 /** A database holds whole milliseconds. */
 const wholeMillis = (time: DateTime.Utc): DateTime.Utc => DateTime.unsafeMake(Math.floor(DateTime.toEpochMillis(time)))
 
-/** A schedule as it comes back from a column of text: every number in it is a count or a time. */
-const encodeSchedule = Schema.encodeSync(Schema.parseJson(Schedule.Schedule))
-const decodeSchedule = Schema.decodeSync(
-  Schema.parseJson(Schedule.Schedule, {
-    reviver: (_, value) => (typeof value === "number" ? Math.floor(value) : value)
-  })
-)
-const wholeMillisOfSchedule = (schedule: Schedule.Schedule): Schedule.Schedule =>
-  decodeSchedule(encodeSchedule(schedule))
+/** A schedule as a database gives it back: whole milliseconds. By hand, since simulations do this a million times. */
+const wholeMillisOfSchedule = (schedule: Schedule.Schedule): Schedule.Schedule => {
+  const whole = Option.map(wholeMillis)
+  const wholeFailures = Option.map((failures: Schedule.Failures) => ({
+    ...failures,
+    since: wholeMillis(failures.since),
+    retryAt: wholeMillis(failures.retryAt)
+  }))
+  return {
+    ...schedule,
+    rotateAt: whole(schedule.rotateAt),
+    requests: schedule.requests.map((request) => ({
+      ...request,
+      requestedAt: wholeMillis(request.requestedAt),
+      dueAt: wholeMillis(request.dueAt),
+      heldUntil: whole(request.heldUntil)
+    })),
+    failures: wholeFailures(schedule.failures),
+    probeAt: whole(schedule.probeAt),
+    probeFailures: wholeFailures(schedule.probeFailures),
+    cleanAt: whole(schedule.cleanAt),
+    confirmation: Option.map(schedule.confirmation, (confirmation) => ({
+      ...confirmation,
+      confirmAt: wholeMillis(confirmation.confirmAt),
+      until: wholeMillis(confirmation.until)
+    })),
+    revokedAt: whole(schedule.revokedAt),
+    strangers: Option.map(schedule.strangers, (strangers) => ({ ...strangers, seenAt: wholeMillis(strangers.seenAt) })),
+    unreachable: Option.map(schedule.unreachable, (known) => ({ ...known, since: wholeMillis(known.since) })),
+    seenServedAt: whole(schedule.seenServedAt)
+  }
+}
 
 const isSound = ({ damaged, quarantined }: StoredRow): boolean => Option.isNone(damaged) && Option.isNone(quarantined)
 

@@ -1,0 +1,201 @@
+/**
+ * The app around the library, as far as it matters: it registers, reads its Welcomes, says how far it has come, and people invite
+ * it.
+ *
+ * @since 1.0.0
+ */
+import * as Codec from "@keyward/core/keypackage/Codec"
+import type { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
+import * as Registration from "@keyward/core/lifecycle/Registration"
+import * as Rotation from "@keyward/core/lifecycle/Rotation"
+import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
+import { ApiClient, type ApiClientError } from "@keyward/core/ports/ApiClient"
+import { KeyPackageStore, type StorageError } from "@keyward/core/ports/KeyPackageStore"
+import { WelcomeProgress, type WelcomeProgressReport } from "@keyward/core/ports/WelcomeProgress"
+import type * as Cause from "effect/Cause"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import type { Watch } from "./Invariants.ts"
+import type { Serving } from "./SimulatedNetwork.ts"
+import type { Ports, World } from "./World.ts"
+
+/**
+ * An invitation: made for a package that the network served, posted later.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Invitation {
+  /** The init key of the package that it was made for, 32 bytes. */
+  readonly initKey: Uint8Array
+  readonly ref: KeyPackageRef
+  readonly notAfter: number
+  /** True times, milliseconds since 1970. */
+  readonly fetchedAt: number
+  readonly postedAt: number
+  /** Whether the network served the package in its own right when it was fetched. */
+  readonly isFair: boolean
+}
+
+/**
+ * What the app did with its invitations.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Tally {
+  opened: number
+  /** Not openable, and none of them promised to be. */
+  unopened: number
+}
+
+/**
+ * One installation's app, in however many processes.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export class App {
+  readonly tally: Tally = { opened: 0, unopened: 0 }
+  /** Whether the app tells the library how far it has read. */
+  readonly reports: boolean
+  /** Whether it reads its Welcomes every six hours, or when it likes: at least once a day. */
+  isDiligent = false
+  readonly #world: World
+  readonly #watch: Watch
+  readonly #inbox: Array<Invitation> = []
+  /** How far the inbox is read, durably. */
+  #handled = 0
+  #completeAsOf: Option.Option<DateTime.Utc> = Option.none()
+
+  constructor(world: World, watch: Watch, reports: boolean) {
+    this.#world = world
+    this.#watch = watch
+    this.reports = reports
+  }
+
+  /** Invitations that were posted. */
+  get invitations(): number {
+    return this.#inbox.length
+  }
+
+  /** Somebody fetches the served package now, and posts a Welcome for it after a while. */
+  invite(delayMillis: number): void {
+    const installation = this.#watch.installations[0]
+    const serving = installation === undefined ? undefined : this.#world.network.served(installation)
+    if (serving?.ref === undefined || serving.bytes === undefined) return
+    const decoded = Codec.decode(serving.bytes)
+    if (Either.isLeft(decoded)) return
+    const fetchedAt = this.#world.now
+    const invitation = {
+      initKey: decoded.right.initKey,
+      ref: serving.ref,
+      notAfter: serving.notAfter,
+      fetchedAt,
+      isFair: isFair(serving, this.#watch.promise)
+    }
+    this.#world.at(fetchedAt + delayMillis, () => {
+      this.#world.note("inviter", `posts a Welcome for ${invitation.ref.slice(0, 8)}`)
+      this.#inbox.push({ ...invitation, postedAt: this.#world.now })
+    })
+  }
+
+  /** A complete reading of the inbox, in a process. */
+  readonly read: Effect.Effect<void, StorageError | ApiClientError | Cause.TimeoutException, Ports> = Effect.gen(
+    this,
+    function* () {
+      const store = yield* KeyPackageStore
+      const api = yield* ApiClient
+      const [id] = this.#watch.installations
+      if (id === undefined) return
+      const beganAt = yield* DateTime.now
+      // A reading is a call to the network, which may fail.
+      yield* Effect.timeout(api.getInboxIds([this.#world.wallet.identifier]), "30 seconds")
+      const until = this.#inbox.length
+      let isUsed = false
+      for (let index = this.#handled; index < until; index++) {
+        const invitation = this.#inbox[index]
+        if (invitation === undefined) continue
+        const entry = yield* store.findByWelcomeKey(id, invitation.initKey).pipe(
+          Effect.catchIf(
+            (error) => error.reason === "Corrupt",
+            () => Effect.succeedNone
+          )
+        )
+        const keys =
+          Option.isSome(entry) && entry.value._tag !== "Retired"
+            ? yield* store.getPrivateKeys(entry.value.historyId)
+            : Option.none()
+        this.#judge(invitation, Option.isSome(keys))
+        isUsed = true
+      }
+      if (isUsed) yield* Rotation.queueKeyRotationAfterWelcome(id)
+      this.#handled = Math.max(this.#handled, until)
+      this.#completeAsOf = Option.some(beganAt)
+    }
+  )
+
+  #judge(invitation: Invitation, isOpened: boolean): void {
+    if (isOpened) {
+      this.tally.opened += 1
+      return
+    }
+    this.tally.unopened += 1
+    if (this.#isPromised(invitation)) {
+      this.#watch.report(
+        "I3",
+        `the Welcome for ${invitation.ref} of ${new Date(invitation.postedAt).toISOString()} is lost`
+      )
+    }
+  }
+
+  /** I3: whether the invitation must be openable now. */
+  #isPromised({ isFair, notAfter, postedAt, ref }: Invitation): boolean {
+    const { excuses, lastKnown, promise } = this.#watch
+    if (!isFair || excuses.isRestored || excuses.destroyed.has(ref)) return false
+    const { now } = this.#world
+    // No date of deletion: the owner believes that it is served.
+    const known = lastKnown.get(ref) ?? now
+    const isRead = this.reports ? now <= notAfter + promise : now <= known + promise
+    return postedAt <= known + promise && postedAt < notAfter && isRead
+  }
+
+  /** What a process of the app is made of. */
+  get services(): Layer.Layer<Scheduler.Scheduler, never, Ports> {
+    let attemptedAt: Option.Option<DateTime.Utc> = Option.none()
+    const attempt = Effect.flatMap(DateTime.now, (now) =>
+      Effect.sync(() => {
+        attemptedAt = Option.some(now)
+      })
+    )
+    const progress = Layer.succeed(WelcomeProgress, {
+      get: () =>
+        Effect.sync(
+          (): Option.Option<WelcomeProgressReport> =>
+            this.reports ? Option.some({ completeAsOf: this.#completeAsOf, attemptedAt }) : Option.none()
+        )
+    })
+    const readings = Layer.scopedDiscard(
+      Effect.gen(this, function* () {
+        yield* Effect.retry(Registration.registerInstallation({ includePostQuantum: false }), {
+          schedule: Schedule.exponential("1 minute").pipe(Schedule.union(Schedule.spaced("1 hour")))
+        })
+        yield* Effect.forever(
+          Effect.zipRight(
+            Effect.zipRight(attempt, Effect.ignore(this.read)),
+            Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 6 : 1 + this.#world.random(24))))
+          )
+        )
+      }).pipe(Effect.forkScoped)
+    )
+    return Layer.provideMerge(readings, Scheduler.layer({ maximumNap: "6 hours" })).pipe(Layer.provide(progress))
+  }
+}
+
+const isFair = (serving: Serving, promise: number): boolean =>
+  serving.cause === "Upload" || (serving.cause === "Late" && serving.from - serving.sentAt < promise)

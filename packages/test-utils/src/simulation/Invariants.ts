@@ -1,0 +1,244 @@
+/**
+ * What must hold whatever goes wrong, as checks of a world:
+ *
+ * - I1, served implies openable: the private keys of the package that the network serves are here, and when all is quiet it
+ *   serves our newest
+ * - I2, every key has an owner and a death date
+ * - I3, no promised Welcome is lost
+ * - I5, bounded: calls and rows stay few, also while nothing works
+ * - I6, no state needs a human
+ *
+ * @since 1.0.0
+ */
+import type { InstallationId } from "@keyward/core/identity/InstallationId"
+import type { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
+import * as Duration from "effect/Duration"
+import type { RowState, StoreState } from "./StoreState.ts"
+import { formatTrace, type TraceEntry, type World } from "./World.ts"
+
+/**
+ * The invariants.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type Invariant = "I1" | "I2" | "I3" | "I5" | "I6"
+
+/**
+ * An invariant that did not hold.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Violation {
+  readonly invariant: Invariant
+  readonly what: string
+  /** True time, milliseconds since 1970. */
+  readonly at: number
+  /** With it the same run can be made again. */
+  readonly seed: number
+  /** What happened before. */
+  readonly trace: ReadonlyArray<TraceEntry>
+}
+
+/**
+ * A violation in words, its trace included.
+ *
+ * @since 1.0.0
+ * @category conversions
+ */
+export const format = ({ at, invariant, seed, trace, what }: Violation): string =>
+  `${formatTrace(trace)}\n${invariant} at ${new Date(at).toISOString()}, seed ${seed}: ${what}`
+
+/**
+ * What the world has done that no library can make good: exceptions from the invariants.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Excuses {
+  /** Packages whose keys or row the world destroyed. */
+  readonly destroyed: Set<KeyPackageRef>
+  /** Whether the store was put back to an older state. */
+  isRestored: boolean
+  /** By how much the grace may be cut because clocks disagreed, milliseconds. */
+  disagreement: number
+}
+
+const HOUR = 3_600_000
+
+/** How far the bounds of I5 reach. */
+const bounds = {
+  /** Calls of ports by one process in an hour. */
+  callsPerHour: 2_500,
+  /** Rows that wait to be sent. */
+  waiting: 3
+} as const
+
+/**
+ * Watches one world and one store.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export class Watch {
+  readonly violations: Array<Violation> = []
+  readonly excuses: Excuses = { destroyed: new Set(), isRestored: false, disagreement: 0 }
+  /** How often the app asked for another kind of package, which may leave a package waiting that is not wanted any more. */
+  profileChanges = 0
+  /** How long after its date of deletion a package may still be here when all is quiet, milliseconds. */
+  patience = 14 * HOUR
+  /** When a package was last known by its owner to be served, true time. */
+  readonly lastKnown = new Map<KeyPackageRef, number>()
+  readonly #world: World
+  readonly #state: () => StoreState
+  readonly #deleteAt = new Map<KeyPackageRef, number>()
+  readonly #callsAt = new Map<string, { readonly hour: number; readonly calls: number }>()
+  #checked: { readonly state: StoreState | undefined; readonly changes: number } = { state: undefined, changes: 0 }
+  /** The most calls that a process made in an hour. */
+  mostCalls = 0
+
+  constructor(world: World, state: () => StoreState) {
+    this.#world = world
+    this.#state = state
+  }
+
+  /** Something does not hold. Only the first of a kind is kept. */
+  report(invariant: Invariant, what: string): void {
+    if (this.violations.length === 0) {
+      for (const { installation, rows } of this.#state().installations) {
+        for (const { createdAt, deleteAt, historyId, ref, state } of rows) {
+          const times = [createdAt, deleteAt].map((time) => (time === undefined ? "" : new Date(time).toISOString()))
+          this.#world.note("store", `${historyId} ${state} ${ref?.slice(0, 8)} made ${times[0]} delete ${times[1]}`)
+        }
+        this.#world.note("store", JSON.stringify(installation.schedule))
+      }
+    }
+    const { now, options, trace } = this.#world
+    if (this.violations.some((known) => known.invariant === invariant)) return
+    this.violations.push({ invariant, what, at: now, seed: options.seed, trace: trace.slice() })
+  }
+
+  /** How long after a package was last known to be served a Welcome for it is promised to be openable, milliseconds. */
+  get promise(): number {
+    return Duration.toMillis(this.#world.settings.grace) - this.excuses.disagreement
+  }
+
+  /** The installations of the store, oldest first. */
+  get installations(): ReadonlyArray<InstallationId> {
+    return this.#state().installations.map(({ installation }) => installation.installationId)
+  }
+
+  /** Checks what must hold at every moment. To be called after every change. */
+  check(): void {
+    this.#checkCalls()
+    const state = this.#state()
+    const { changes } = this.#world.network
+    if (state === this.#checked.state && changes === this.#checked.changes) return
+    this.#checked = { state, changes }
+    this.#checkOwners(state)
+    for (const { installation, rows } of state.installations) {
+      this.#learn(rows)
+      this.#checkServed(state, installation.installationId, rows)
+      this.#checkWaiting(rows)
+    }
+  }
+
+  /** What the owner knows: a date of deletion that moved says that the package was served just before. */
+  #learn(rows: ReadonlyArray<RowState>): void {
+    for (const { deleteAt, ref, state } of rows) {
+      if (ref === undefined || deleteAt === undefined || state === "Quarantined") continue
+      if (this.#deleteAt.get(ref) === deleteAt) continue
+      this.#deleteAt.set(ref, deleteAt)
+      // A process may have stood still between what it saw and what it wrote.
+      const { now } = this.#world
+      const seenAt = deleteAt - Duration.toMillis(this.#world.settings.grace)
+      this.lastKnown.set(ref, Math.min(now, Math.max(seenAt, now - 6 * HOUR)))
+    }
+  }
+
+  /** I1, the first half. */
+  #checkServed(state: StoreState, id: InstallationId, rows: ReadonlyArray<RowState>): void {
+    const serving = this.#world.network.served(id)
+    if (serving?.ref === undefined || this.excuses.destroyed.has(serving.ref) || this.excuses.isRestored) return
+    const isInTime =
+      serving.cause === "Upload" || (serving.cause === "Late" && serving.from - serving.sentAt < this.promise)
+    if (!isInTime) return
+    const row = rows.find(({ ref }) => ref === serving.ref)
+    if (row !== undefined && state.keys.has(row.historyId)) return
+    // Nobody accepts an invitation by a package whose lifetime is over.
+    if (serving.notAfter <= this.#world.now) return
+    this.report("I1", `the network serves ${serving.ref} (${serving.cause}), whose keys are not here`)
+  }
+
+  /** I2. */
+  #checkOwners({ installations, keys }: StoreState): void {
+    const owners = new Set(installations.flatMap(({ rows }) => rows.map(({ historyId }) => historyId)))
+    for (const id of keys) if (!owners.has(id)) this.report("I2", `the keys of ${id} have no row`)
+    for (const { rows } of installations) {
+      for (const { deleteAt, historyId, state } of rows) {
+        const isDoomed = state === "Superseded" || state === "Rejected" || state === "Quarantined"
+        if (isDoomed && deleteAt === undefined)
+          this.report("I2", `${historyId} is ${state} and has no date of deletion`)
+      }
+    }
+  }
+
+  /** I5, rows. */
+  #checkWaiting(rows: ReadonlyArray<RowState>): void {
+    const waiting = rows.filter(({ state }) => state === "Prepared" || state === "Exposed").length
+    if (waiting > bounds.waiting + this.profileChanges) this.report("I5", `${waiting} packages wait to be sent`)
+  }
+
+  /** I5, calls. */
+  #checkCalls(): void {
+    const hour = Math.floor(this.#world.now / HOUR)
+    for (const { calls, name } of this.#world.processes) {
+      const known = this.#callsAt.get(name)
+      if (known?.hour !== hour || calls < known.calls) {
+        this.#callsAt.set(name, { hour, calls })
+        continue
+      }
+      const made = calls - known.calls
+      if (made > this.mostCalls) this.mostCalls = made
+      if (made > bounds.callsPerHour) this.report("I5", `${name} made ${made} calls in an hour`)
+    }
+  }
+
+  /** Checks what must hold when all has been quiet for a while, and every Welcome read: I1 and I2 in full, and I6. */
+  checkQuiet(): void {
+    this.check()
+    const state = this.#state()
+    const { network, now } = this.#world
+    for (const { installation, rows } of state.installations) {
+      const { installationId, schedule } = installation
+      const isRevoked = schedule.revokedAt._tag === "Some"
+      const serving = network.served(installationId)
+      const newest = rows.findLast((row) => row.state === "Published")
+      if (installation.registration._tag !== "Registered") {
+        this.report("I6", `registration stopped at ${installation.registration._tag}`)
+      } else if (!isRevoked) {
+        if (newest === undefined) this.report("I1", "no package is published")
+        else if (serving?.ref !== newest.ref) {
+          this.report(
+            "I1",
+            `the network serves ${serving?.ref ?? "nothing"} and not ${newest.historyId}, ${newest.ref}`
+          )
+        } else if (!state.keys.has(newest.historyId)) this.report("I1", `the keys of ${newest.historyId} are not here`)
+        else if ((newest.notAfter ?? 0) <= now || (newest.notBefore ?? 0) > now) {
+          this.report("I1", `${newest.historyId} is not valid now`)
+        }
+        if (schedule.unreachable._tag === "Some") {
+          this.report("I6", `${schedule.unreachable.value.verdict} since long, and nothing is wrong`)
+        }
+        if (schedule.failures._tag === "Some") this.report("I6", `rotation fails: ${schedule.failures.value.detail}`)
+      }
+      for (const { deleteAt, historyId, ref, state } of rows) {
+        const isServed = ref !== undefined && ref === serving?.ref
+        if (deleteAt !== undefined && deleteAt < now - this.patience && !isServed) {
+          this.report("I2", `${historyId} is ${state} and should have been erased ${(now - deleteAt) / HOUR} hours ago`)
+        }
+      }
+    }
+  }
+}

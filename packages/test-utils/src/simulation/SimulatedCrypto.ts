@@ -1,0 +1,76 @@
+/**
+ * The cryptography of a simulated world: real signatures and hashes, all of them made at once, so that time in the world does not
+ * depend on threads. What is expensive and not under test is remembered or imitated.
+ *
+ * @since 1.0.0
+ */
+import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
+import { CurveBackend, noble, type Operations } from "@keyward/core/identity/CurveBackend"
+import { MlsCrypto, type MlsCryptoShape } from "@keyward/core/ports/MlsCrypto"
+import { PostQuantumKem, type PostQuantumKemShape } from "@keyward/core/ports/PostQuantumKem"
+import { shake256 } from "@noble/hashes/sha3.js"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+
+/** Told of every use: a promise may be under way. */
+type Touch = () => void
+
+/** What is forgotten first is of no account: the answers are always the same. */
+const REMEMBERED = 4096
+
+const remembered = new Map<string, Uint8Array | undefined>()
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
+
+const combineEd25519: Operations["combineEd25519"] = (s, k, a) => {
+  const key = text(s) + text(k) + text(a)
+  if (!remembered.has(key)) {
+    if (remembered.size >= REMEMBERED) remembered.clear()
+    remembered.set(key, noble.combineEd25519(s, k, a))
+  }
+  return remembered.get(key)
+}
+
+const curves: Operations = { ...noble, name: "simulated", combineEd25519 }
+
+const mls = NodeMlsCrypto.make()
+
+/** A stand-in of the right sizes: a public key is the SHAKE256 of its seed. It protects nothing. */
+const kem = (touch: Touch): PostQuantumKemShape => ({
+  publicKey: (seed) => (touch(), shake256(Redacted.value(seed), { dkLen: 1216 })),
+  encapsulate: (publicKey, randomness) =>
+    publicKey.length === 1216
+      ? Option.some({
+          ciphertext: shake256(Redacted.value(randomness), { dkLen: 1120 }),
+          sharedSecret: Redacted.make(shake256(Redacted.value(randomness), { dkLen: 32 }))
+        })
+      : Option.none(),
+  decapsulate: (_, ciphertext) =>
+    ciphertext.length === 1120 ? Option.some(Redacted.make(shake256(ciphertext, { dkLen: 32 }))) : Option.none()
+})
+
+/**
+ * MLS signatures by node:crypto, without its threads; verified identity signatures, remembered; a post-quantum KEM in sizes
+ * only.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layer = (touch: Touch): Layer.Layer<MlsCrypto | PostQuantumKem> => {
+  const crypto: MlsCryptoShape = {
+    ...mls,
+    ed25519PublicKey: (seed) => (touch(), mls.ed25519PublicKey(seed)),
+    ed25519Sign: (seed, message) => (touch(), mls.ed25519Sign(seed, message)),
+    ed25519VerifyStrictAll: (signatures) =>
+      Effect.sync(() =>
+        signatures.map(({ message, publicKey, signature }) => mls.ed25519VerifyStrict(publicKey, message, signature))
+      )
+  }
+  return Layer.mergeAll(
+    Layer.succeed(MlsCrypto, crypto),
+    Layer.succeed(PostQuantumKem, kem(touch)),
+    Layer.succeed(CurveBackend, curves)
+  )
+}
