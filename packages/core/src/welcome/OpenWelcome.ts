@@ -7,7 +7,7 @@
  * @since 1.0.0
  */
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
+import type * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type { InstallationId } from "../identity/InstallationId.ts"

@@ -386,6 +386,7 @@ describe("every bit and every length", () => {
     Effect.gen(function* () {
       const tags = new Map<string, number>()
       for (let index = World.FIRST; index < count; index += World.STRIDE) {
+        yield* World.breathe
         const result = yield* Effect.either(join(variant(index), invited, inboxes))
         const tag = Either.isLeft(result) ? result.left._tag : `variant ${index} joins`
         tags.set(tag, (tags.get(tag) ?? 0) + 1)
@@ -425,6 +426,7 @@ describe("every bit and every length", () => {
       const { seed } = creator.installationKey
       let joined = 0
       for (let bit = World.FIRST; bit < 8 * (groupInfo.length - 66); bit += World.STRIDE) {
+        yield* World.breathe
         const changed = World.reseal(welcome, invited.joining, {
           signed: { seed, change: (bytes) => World.flip(bytes, bit) }
         })

@@ -121,6 +121,7 @@ describe("a real Welcome of the native client", () => {
         // Each costs a decapsulation, so X-Wing's are fewer still.
         const stride = World.isLong ? 1 : algorithm === "XWing" ? 127 : World.STRIDE
         for (let bit = World.FIRST; bit < 8 * data.length; bit += stride) {
+          yield* World.breathe
           const result = yield* open({ data: World.flip(data, bit), metadata })
           if (!isRefused(result)) expect.fail(`bit ${bit} opens`)
         }

@@ -56,6 +56,9 @@ export const STRIDE = isLong ? 1 : 29
 export const FIRST = SEED % STRIDE
 export const TIMEOUT = isLong ? 1_800_000 : 60_000
 
+/** Lets the test runner have its say during long work. */
+export const breathe: Effect.Effect<void> = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
 /** Randomness of tests that need it to differ, not to be unknown. */
 export const cryptoLayer = Layer.mergeAll(NodeMlsCrypto.layer, XWing.layer, SeededEntropy.layer("welcome"))
 
