@@ -124,7 +124,7 @@ export type Delivery = Opened | Unopenable
  * @since 1.0.0
  * @category models
  */
-export type Handler<E = never, R = never> = (delivery: Delivery) => Effect.Effect<unknown, E, R>
+export type Handler<R = never> = (delivery: Delivery) => Effect.Effect<unknown, unknown, R>
 
 /**
  * What one reading did.
@@ -189,15 +189,15 @@ export class WelcomeInbox extends Context.Tag("@keyward/core/WelcomeInbox")<
      * Reads to the end of the topic, and hands over what is there. Fails where the network or the store does; what was
      * handed over before stays so.
      */
-    readonly read: <E, R>(
+    readonly read: <R>(
       installationId: InstallationId,
-      handler: Handler<E, R>
+      handler: Handler<R>
     ) => Effect.Effect<Reading, ApiClientError | StorageError, R>
     /**
      * Reads, and goes on with what comes, until it is interrupted. An interruption waits for no handler: its Welcome is handed
      * over again.
      */
-    readonly run: <E, R>(installationId: InstallationId, handler: Handler<E, R>) => Effect.Effect<never, never, R>
+    readonly run: <R>(installationId: InstallationId, handler: Handler<R>) => Effect.Effect<never, never, R>
     /** How far an inbox is read; `layer` gives it to the cleaner. */
     readonly progress: (
       installationId: InstallationId
@@ -313,7 +313,7 @@ export const makeWith = <R>(
       return fresh
     }
 
-    const read = <E, R2>(installationId: InstallationId, reader: Reader, handler: Handler<E, R2>) => {
+    const read = <R2>(installationId: InstallationId, reader: Reader, handler: Handler<R2>) => {
       const tally = { opened: 0, unopenable: 0, postponed: 0 }
 
       const postpone = (id: bigint, before: Option.Option<UnresolvedWelcome>, why: string) =>
@@ -491,7 +491,7 @@ export const makeWith = <R>(
         }
       })
 
-    const run = <E, R2>(installationId: InstallationId, handler: Handler<E, R2>) =>
+    const run = <R2>(installationId: InstallationId, handler: Handler<R2>) =>
       Effect.gen(function* () {
         const reader = readerOf(installationId)
         const bell = yield* Queue.sliding<void>(1)

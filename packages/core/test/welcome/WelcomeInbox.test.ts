@@ -398,7 +398,7 @@ describe("WelcomeInbox.progress", () => {
 })
 
 /** Runs until the scope of the test ends. */
-const start = (inbox: WelcomeInbox.WelcomeInbox["Type"], handler: WelcomeInbox.Handler<unknown>) =>
+const start = (inbox: WelcomeInbox.WelcomeInbox["Type"], handler: WelcomeInbox.Handler) =>
   Effect.zipLeft(Effect.fork(inbox.run(installationId, handler)), TestClock.adjust("1 second"))
 
 describe("WelcomeInbox.run", () => {
