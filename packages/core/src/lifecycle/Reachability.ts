@@ -23,6 +23,7 @@ import * as InboxLog from "./InboxLog.ts"
 import type { Installation } from "./Installation.ts"
 import type { HistoryId, Published, Retired } from "./Ledger.ts"
 import { retryTransient, withinAttempt } from "./RetryPolicy.ts"
+import * as Schedule from "./Schedule.ts"
 import type { SeenServed } from "./SeenServed.ts"
 
 /**
@@ -308,7 +309,7 @@ export const judge = (
       if (!isNewest) {
         const waits = Option.exists(
           schedule.confirmation,
-          (confirmation) => confirmation.historyId > historyId && DateTime.lessThan(seenAt, confirmation.until)
+          ({ historyId: awaited, until }) => awaited > historyId && !Schedule.isDue(Option.some(until), seenAt)
         )
         return waits ? Reachability.AwaitingConfirmation({ historyId }) : Reachability.ServesOlder({ seen })
       }

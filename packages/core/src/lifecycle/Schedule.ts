@@ -203,6 +203,9 @@ const MAX_ROTATION_SPAN = Duration.days(200)
 /** The same for a request, and for the wait after a failure. */
 const MAX_WAIT = Duration.hours(25)
 
+/** Longer than any rotation lasts, by clocks that differ by less than this. */
+const LONGEST_ROTATION = Duration.hours(1)
+
 const earliest = (times: Iterable<Option.Option<DateTime.Utc>>): Option.Option<DateTime.Utc> => {
   let found: Option.Option<DateTime.Utc> = Option.none()
   for (const time of times) {
@@ -345,8 +348,11 @@ export const published =
     ...schedule,
     rotateAt: Option.some(times.rotateAt),
     requests: schedule.requests
-      .filter(({ requestedAt, trigger }) =>
-        DateTime.greaterThan(requestedAt, trigger === "Welcome" ? times.madeAt : times.startedAt)
+      .filter(
+        ({ requestedAt, trigger }) =>
+          DateTime.greaterThan(requestedAt, trigger === "Welcome" ? times.madeAt : times.startedAt) &&
+          // What was asked for in the future was asked for under a wrong clock: no publication would ever serve it.
+          DateTime.lessThanOrEqualTo(requestedAt, DateTime.addDuration(times.startedAt, LONGEST_ROTATION))
       )
       .map((request) => ({ ...request, heldUntil: Option.none() })),
     failures: Option.none(),

@@ -303,8 +303,9 @@ const act = (
         // Two copies of one store must not rotate against each other: at most one repair a day.
         const isDue =
           insist ||
-          !Option.exists(schedule.strangers, (known) =>
-            DateTime.greaterThan(DateTime.addDuration(known.seenAt, Duration.days(1)), seenAt)
+          !Option.exists(
+            schedule.strangers,
+            (known) => !Schedule.isDue(Option.some(DateTime.addDuration(known.seenAt, ONE_DAY)), seenAt, ONE_DAY)
           )
         yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => {
           const strangers = isDue
@@ -316,7 +317,7 @@ const act = (
           return isDue ? requestRotation("Repair", seenAt)({ ...known, strangers }) : { ...known, strangers }
         })
         if (verdict._tag === "CloneSuspected") {
-          const tomorrow = DateTime.addDuration(seenAt, Duration.days(1))
+          const tomorrow = DateTime.addDuration(seenAt, ONE_DAY)
           yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(tomorrow) }))
         }
         return
@@ -345,6 +346,9 @@ const act = (
         : Effect.void
     )
   )
+
+/** How often the package of another copy of the store is answered with one of ours, at most. */
+const ONE_DAY = Duration.days(1)
 
 /** How often a confirmation is looked for. */
 const CONFIRM_AGAIN = Duration.seconds(10)
@@ -459,8 +463,9 @@ const cleanIfDue = (subject: Subject, { guard, memory }: UpkeepOptions) =>
     const observation = looked.right
     const { served } = observation
     if (served._tag === "Ours" && isDoomed(served.seen.entry)) yield* keep(subject, served.seen, served.seen.entry)
-    // Served by a network that should serve a newer one: a look is due, and with it the repair.
-    if (Reachability.judge(subject.installation, subject.ledger, observation)._tag !== "Reachable") {
+    // Served by a network that should serve a newer one: a look is due, and with it the repair, unless one was made lately.
+    const isWell = Reachability.judge(subject.installation, subject.ledger, observation)._tag === "Reachable"
+    if (!isWell && mayRepair(subject, now, false)) {
       yield* reschedule(subject, Schedule.requestProbe(now))
     }
     const { erased, nextAt } = yield* Cleaner.clean(

@@ -100,7 +100,11 @@ describe("Schedule", () => {
     ([known]) => {
       const after = Schedule.published(times)(known)
       expect(after.requests.map((each) => each.trigger)).toEqual(
-        known.requests.filter((each) => DateTime.greaterThan(each.requestedAt, NOW)).map((each) => each.trigger)
+        known.requests
+          .filter(({ requestedAt }) =>
+            DateTime.between(requestedAt, { minimum: later("1 millis"), maximum: later("1 hour") })
+          )
+          .map((each) => each.trigger)
       )
       expect(after.requests.every((each) => Option.isNone(each.heldUntil))).toBe(true)
       expect(after.failures).toEqual(Option.none())
@@ -116,6 +120,14 @@ describe("Schedule", () => {
     const queued = Schedule.requestRotation("Queued", NOW, NOW)(used)
     const waiting = { ...times, startedAt: later("1 hour"), madeAt: earlier("1 minute") }
     expect(Schedule.published(waiting)(queued).requests.map((each) => each.trigger)).toEqual(["Welcome"])
+  })
+
+  it("[13] a request that was made under a clock a year ahead is served by the next publication, not by all for a year", () => {
+    const far = later("365 days")
+    const asked = Schedule.requestRotation("Repair", far, far)(Schedule.empty)
+    expect(Schedule.published(times)(asked).requests).toEqual([])
+    const meanwhile = Schedule.requestRotation("Queued", later("1 second"), later("5 seconds"))(Schedule.empty)
+    expect(Schedule.published(times)(meanwhile).requests.length).toBe(1)
   })
 
   it.prop(
