@@ -1,7 +1,8 @@
 /**
  * The store on one SQLite file, the default: no server, and as durable as the disk.
  *
- * Every write is one `BEGIN IMMEDIATE` transaction with `synchronous=FULL`: when a method returns, power may fail. Private
+ * Every write happens in a `BEGIN IMMEDIATE` transaction with `synchronous=FULL`: when a method returns, power may fail. Writes
+ * that wait at the same time share one commit, each undone by itself where it fails. Private
  * keys are sealed by the `KeySealer` before the transaction begins, with the row's identity as associated data. Any number of
  * processes may share the file; each waits for the others for about 5 s and then fails with `Busy`.
  *

@@ -13,13 +13,11 @@ import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as TestClock from "effect/TestClock"
 import * as Tracer from "effect/Tracer"
 import * as SqliteKeyPackageStore from "../src/SqliteKeyPackageStore.ts"
 import {
@@ -27,6 +25,7 @@ import {
   filename,
   insertion,
   installed,
+  joinInTime,
   one,
   packageOf,
   populate,
@@ -183,8 +182,7 @@ describe("sealing keys", () => {
           yield* other`BEGIN`
           yield* other`SELECT count(*) FROM keyward_installations`
           const fiber = yield* Effect.fork(Effect.flip(reseal))
-          yield* TestClock.adjust("1 minute")
-          const failed = yield* Fiber.join(fiber)
+          const failed = yield* joinInTime(fiber)
           yield* other`COMMIT`
           return failed
         })
@@ -362,9 +360,7 @@ describe("a disk or file that fails", () => {
               yield* other`BEGIN IMMEDIATE`
               const insert = store.insertKeyPackageHistory(lease, packageOf(installation, 2), insertion)
               const fiber = yield* Effect.fork(Effect.flip(insert))
-              // The waits between the tries, all of them, in no time.
-              yield* Effect.forEach(Array.from({ length: 30 }), () => TestClock.adjust("1 second"))
-              expect(yield* Fiber.join(fiber)).toMatchObject({
+              expect(yield* joinInTime(fiber)).toMatchObject({
                 _tag: "StorageError",
                 operation: "insertKeyPackageHistory",
                 reason: "Busy",

@@ -8,11 +8,9 @@ import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
-import * as TestClock from "effect/TestClock"
-import { atT0, filename, installed, proofs, raw, rotate, T0, withSql, withStore } from "./fixture.ts"
+import { atT0, filename, installed, joinInTime, proofs, raw, rotate, T0, withSql, withStore } from "./fixture.ts"
 
 const retireAt = (at: DateTime.Utc) => ({ at, dropBefore: DateTime.unsafeMake(0), reschedule: identity })
 
@@ -90,8 +88,7 @@ describe("retirement", () => {
               yield* other`SELECT count(*) FROM keyward_installations`
               yield* store.releaseLease(lease)
               const fiber = yield* Effect.fork(Effect.flip(store.scrub))
-              yield* TestClock.adjust("1 minute")
-              const error = yield* Fiber.join(fiber)
+              const error = yield* joinInTime(fiber)
               expect(error).toMatchObject({ operation: "scrub", reason: "Busy", isRetryable: true })
               yield* other`COMMIT`
             })

@@ -2,6 +2,8 @@
  * The store's transactions where the port cannot reach them, and the table of result codes.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
+import { SqlError } from "@effect/sql/SqlError"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
 import * as Context from "effect/Context"
@@ -97,6 +99,157 @@ describe("a write transaction", () => {
       yield* Deferred.succeed(go, undefined)
       expect(yield* Fiber.join(reader)).toBe(0)
       expect(yield* Effect.flip(Fiber.join(writer))).toBe("rolled back")
+    }).pipe(Effect.provide(memory))
+  )
+})
+
+describe("writes that wait at the same time", () => {
+  /** A client that counts its commits, with a table of numbers. */
+  const counting = Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`CREATE TABLE numbers (n INTEGER PRIMARY KEY)`
+    const commits = { count: 0 }
+    const failNext: Array<{ readonly statement: string; readonly cause: unknown }> = []
+    const watched = (connection: Connection): Connection => ({
+      ...connection,
+      executeUnprepared: (statement, parameters, transform) => {
+        const index = failNext.findIndex((failure) => failure.statement === statement)
+        const [failure] = index < 0 ? [] : failNext.splice(index, 1)
+        if (failure !== undefined) return Effect.fail(new SqlError({ cause: failure.cause, message: "injected" }))
+        if (statement === "COMMIT") commits.count++
+        return connection.executeUnprepared(statement, parameters, transform)
+      }
+    })
+    const client: SqlClient.SqlClient = Object.assign((...args: Parameters<typeof sql>) => sql(...args), sql, {
+      // The same connection each time, as the client itself has.
+      reserve: Effect.map(sql.reserve, (connection) => (wrapped ??= watched(connection)))
+    })
+    let wrapped: Connection | undefined
+    const { query, read, write, writeUnsynced } = yield* transactions.make(client)
+    return {
+      sql,
+      commits,
+      failNext,
+      read,
+      write,
+      writeUnsynced,
+      query,
+      insert: (n: number) => query("INSERT INTO numbers VALUES (?)", n),
+      numbers: Effect.map(query("SELECT n FROM numbers ORDER BY n"), (rows) => rows.map(({ n }) => Number(n)))
+    }
+  })
+  const range = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index)
+  const all = { concurrency: "unbounded" } as const
+
+  it.effect("share a commit, 64 at most, and all are there when they return", () =>
+    Effect.gen(function* () {
+      const { commits, insert, numbers, read, write } = yield* counting
+      yield* Effect.forEach(range(0, 64), (n) => Effect.zipRight(write(insert(n)), read(numbers)), all)
+      expect(commits.count).toBe(1)
+      expect(yield* read(numbers)).toEqual(range(0, 64))
+      yield* Effect.forEach(range(64, 264), (n) => write(insert(n)), all)
+      expect(commits.count).toBe(1 + Math.ceil(200 / 64))
+      expect(yield* read(numbers)).toEqual(range(0, 264))
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("are undone one by one: what fails, dies or is interrupted takes nothing else with it", () =>
+    Effect.gen(function* () {
+      const { commits, insert, numbers, read, write } = yield* counting
+      const exits = yield* Effect.forEach(
+        range(0, 40),
+        (n) => {
+          const end = [Effect.void, Effect.fail("no"), Effect.die("bug"), Effect.interrupt][n % 4] ?? Effect.void
+          return Effect.exit(write(Effect.zipRight(insert(n), end)))
+        },
+        all
+      )
+      expect(commits.count).toBe(1)
+      const succeeded = range(0, 40).filter((n) => n % 4 === 0)
+      expect(exits.flatMap((exit, n) => (Exit.isSuccess(exit) ? [n] : []))).toEqual(succeeded)
+      expect(yield* read(numbers)).toEqual(succeeded)
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("read what those before them wrote, as if one after the other", () =>
+    Effect.gen(function* () {
+      const { insert, numbers, query, read, write } = yield* counting
+      const next = Effect.flatMap(query("SELECT coalesce(max(n), -1) + 1 AS next FROM numbers"), ([row]) =>
+        Effect.as(insert(Number(row?.["next"])), Number(row?.["next"]))
+      )
+      const given = yield* Effect.forEach(range(0, 100), () => write(next), all)
+      expect([...given].sort((a, b) => a - b)).toEqual(range(0, 100))
+      expect(yield* read(numbers)).toEqual(range(0, 100))
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("all fail with the error of their COMMIT, and none has happened", () =>
+    Effect.gen(function* () {
+      const { failNext, insert, numbers, read, write } = yield* counting
+      failNext.push({ statement: "COMMIT", cause: { code: "SQLITE_IOERR_FSYNC" } })
+      const exits = yield* Effect.forEach(range(0, 20), (n) => Effect.either(write(insert(n))), all)
+      for (const exit of exits) expect(exit).toMatchObject({ left: { cause: { code: "SQLITE_IOERR_FSYNC" } } })
+      expect(yield* read(numbers)).toEqual([])
+      yield* Effect.forEach(range(0, 20), (n) => write(insert(n)), all)
+      expect(yield* read(numbers)).toEqual(range(0, 20))
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("all fail with the error of their BEGIN, at once", () =>
+    Effect.gen(function* () {
+      const { failNext, insert, numbers, read, write } = yield* counting
+      failNext.push({ statement: "BEGIN IMMEDIATE", cause: { code: "SQLITE_BUSY" } })
+      const exits = yield* Effect.forEach(range(0, 20), (n) => Effect.either(write(insert(n))), all)
+      for (const exit of exits) expect(exit).toMatchObject({ left: { cause: { code: "SQLITE_BUSY" } } })
+      expect(yield* read(numbers)).toEqual([])
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("[62] one for which SQLite ends the transaction fails alone: the others happen all the same", () =>
+    Effect.gen(function* () {
+      const { insert, numbers, query, read, write } = yield* counting
+      // What SQLite does by itself where the disk is full.
+      const breaking = query("ROLLBACK").pipe(Effect.zipRight(Effect.fail("full")))
+      const exits = yield* Effect.forEach(
+        range(0, 20),
+        (n) => Effect.either(write(n === 10 ? Effect.zipRight(insert(n), breaking) : insert(n))),
+        all
+      )
+      expect(exits.flatMap((exit, n) => (exit._tag === "Left" ? [[n, exit.left]] : []))).toEqual([[10, "full"]])
+      expect(yield* read(numbers)).toEqual(range(0, 20).filter((n) => n !== 10))
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("those that wait for their turn, or have just been given it, can be interrupted", () =>
+    Effect.gen(function* () {
+      const { insert, numbers, read, write } = yield* counting
+      const go = yield* Deferred.make<void>()
+      const first = yield* Effect.fork(write(Effect.zipRight(Deferred.await(go), insert(0))))
+      yield* Effect.yieldNow()
+      const waiting = yield* Effect.forEach(range(1, 21), (n) => Effect.fork(write(insert(n))))
+      yield* Effect.yieldNow()
+      const odd = waiting.filter((_, index) => index % 2 === 0)
+      const interrupting = yield* Effect.fork(Effect.forEach(odd, Fiber.interrupt, all))
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.join(interrupting)
+      yield* Fiber.join(first)
+      yield* Effect.forEach(waiting, Fiber.await)
+      const there = yield* read(numbers)
+      expect(there.filter((n) => n % 2 === 0)).toEqual(range(0, 21).filter((n) => n % 2 === 0))
+      yield* write(insert(99))
+      expect(yield* read(numbers)).toContain(99)
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("wait for the disk if one of them does, and only then", () =>
+    Effect.gen(function* () {
+      const { commits, query, sql, write, writeUnsynced } = yield* counting
+      const level = Effect.map(query("PRAGMA synchronous"), ([row]) => row?.["synchronous"])
+      const kinds = [writeUnsynced, write, writeUnsynced]
+      expect(yield* Effect.forEach(kinds, (kind) => kind(level), all)).toEqual([2, 2, 2])
+      expect(commits.count).toBe(1)
+      expect(yield* Effect.forEach(range(0, 3), () => writeUnsynced(level), all)).toEqual([1, 1, 1])
+      expect(yield* sql`PRAGMA synchronous`).toEqual([{ synchronous: 2 }])
     }).pipe(Effect.provide(memory))
   )
 })
