@@ -57,6 +57,24 @@ export class WelcomeGone extends Schema.TaggedError<WelcomeGone>("@keyward/core/
 }
 
 /**
+ * Opening the Welcome ended in a bug, of this library or of what it stands on. It is tried again, as a later version may know
+ * better.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export class OpeningDied extends Schema.TaggedError<OpeningDied>("@keyward/core/OpeningDied")("OpeningDied", {
+  installationId: InstallationId,
+  id: Schema.BigIntFromSelf,
+  /** What kind of defect it was. Never its message, which may quote anything. */
+  kind: Schema.String
+}) {
+  override get message(): string {
+    return `opening Welcome ${this.id} of installation ${this.installationId} died of ${this.kind}`
+  }
+}
+
+/**
  * Somebody else has handed the Welcome over meanwhile: what the handler did is to be undone.
  *
  * @since 1.0.0
@@ -98,6 +116,14 @@ export interface Opened extends Delivered {
 }
 
 /**
+ * Why a Welcome is handed over without a group.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export type UnopenableReason = OpenWelcomeError | WelcomeGone | OpeningDied
+
+/**
  * A Welcome that never opens here: forged, malformed, too late for its keys, or of a kind that this version does not know.
  * Also one that could not be opened for as long as is tried.
  *
@@ -106,7 +132,7 @@ export interface Opened extends Delivered {
  */
 export interface Unopenable extends Delivered {
   readonly _tag: "Unopenable"
-  readonly error: OpenWelcomeError | WelcomeGone
+  readonly error: UnopenableReason
 }
 
 /**
@@ -194,8 +220,8 @@ export class WelcomeInbox extends Context.Tag("@keyward/core/WelcomeInbox")<
       handler: Handler<R>
     ) => Effect.Effect<Reading, ApiClientError | StorageError, R>
     /**
-     * Reads, and goes on with what comes, until it is interrupted. An interruption waits for no handler: its Welcome is handed
-     * over again.
+     * Reads, and goes on with what comes, until it is interrupted. A handler that is at work then is interrupted too, and its
+     * Welcome is handed over again.
      */
     readonly run: <R>(installationId: InstallationId, handler: Handler<R>) => Effect.Effect<never, never, R>
     /** How far an inbox is read; `layer` gives it to the cleaner. */
@@ -230,9 +256,22 @@ interface Task {
 const idOf = (entry: WelcomeMessageEntry): Option.Option<bigint> =>
   entry._tag === "Unknown" ? entry.id : Option.some(entry.id)
 
+const isThere = (task: Task): task is Task & { readonly entry: Option.Some<WelcomeMessageEntry> } =>
+  Option.isSome(task.entry)
+
 /** Whether the same entry may open later. What a store cannot do now says nothing about the Welcome. */
-const isForNow = (error: OpenWelcomeError): boolean =>
-  error._tag === "StorageError" || error._tag === "ApiClientError" || error.isRetryable
+const isForNow = (error: UnopenableReason): boolean => {
+  switch (error._tag) {
+    case "StorageError":
+    case "ApiClientError":
+    case "OpeningDied":
+      return true
+    case "WelcomeGone":
+      return false
+    default:
+      return error.isRetryable
+  }
+}
 
 /** Doubles from 1 second. */
 const doubling = (times: number, longest: Duration.Duration): Duration.Duration =>
@@ -360,7 +399,7 @@ export const makeWith = <R>(
       const conclude = (
         id: bigint,
         before: Option.Option<UnresolvedWelcome>,
-        result: Either.Either<OpenedWelcome, OpenWelcomeError | WelcomeGone>
+        result: Either.Either<OpenedWelcome, UnopenableReason>
       ) =>
         Effect.gen(function* () {
           if (Either.isLeft(result)) {
@@ -371,9 +410,7 @@ export const makeWith = <R>(
               Option.exists(before, ({ firstFailedAt }) =>
                 DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(firstFailedAt, giveUpAfter))
               )
-            if (error._tag !== "WelcomeGone" && isForNow(error) && !isGivenUp) {
-              return yield* postpone(id, before, error.message)
-            }
+            if (isForNow(error) && !isGivenUp) return yield* postpone(id, before, error.message)
           }
           const common: Delivered = {
             installationId,
@@ -392,14 +429,41 @@ export const makeWith = <R>(
           )
         })
 
+      type Results = ReadonlyArray<Either.Either<OpenedWelcome, UnopenableReason>>
+
+      /** A bug that one of them meets is that one's own: each is opened alone then. */
+      const openTogether = (
+        tasks: ReadonlyArray<Task & { readonly entry: Option.Some<WelcomeMessageEntry> }>
+      ): Effect.Effect<Results, StorageError> =>
+        open(
+          installationId,
+          tasks.map(({ entry }) => entry.value)
+        ).pipe(
+          Effect.provide(context),
+          Effect.catchAllDefect((defect) => {
+            const [only, ...others] = tasks
+            return only === undefined || others.length > 0
+              ? Effect.map(
+                  Effect.forEach(tasks, (one) => openTogether([one])),
+                  Arr.flatten
+                )
+              : Effect.succeed([
+                  Either.left(new OpeningDied({ installationId, id: only.id, kind: kindOf(Cause.die(defect)) }))
+                ])
+          })
+        )
+
       /** Opens them together, hands them over one after the other. */
       const work = (tasks: ReadonlyArray<Task>) =>
         Effect.gen(function* () {
-          const entries = Arr.getSomes(tasks.map(({ entry }) => entry))
-          const results = (yield* Effect.provide(open(installationId, entries), context))[Symbol.iterator]()
-          for (const { before, entry, id } of tasks) {
-            const result = Option.isSome(entry) ? results.next().value : undefined
-            yield* conclude(id, before, result ?? Either.left(new WelcomeGone({ installationId, id })))
+          const results = (yield* openTogether(tasks.filter(isThere)))[Symbol.iterator]()
+          for (const task of tasks) {
+            const result = isThere(task) ? results.next().value : undefined
+            yield* conclude(
+              task.id,
+              task.before,
+              result ?? Either.left(new WelcomeGone({ installationId, id: task.id }))
+            )
           }
         })
 

@@ -53,11 +53,15 @@ const notThereYet = new PointeeNotFound({ destination: "00" })
 const makeInbox = (
   options: WelcomeInbox.Options & {
     readonly forNow?: ReadonlySet<bigint>
+    readonly deadly?: ReadonlySet<bigint>
     readonly seen?: Array<ReadonlyArray<WelcomeMessageEntry>>
   } = {}
 ) =>
   WelcomeInbox.makeWith((_, entries) => {
     options.seen?.push(entries)
+    if (entries.some((entry) => entry._tag === "Welcome" && options.deadly?.has(entry.id) === true)) {
+      return Effect.die(new TypeError("secret bytes"))
+    }
     return Effect.succeed(
       entries.map((entry) =>
         Either.left(entry._tag === "Welcome" && options.forNow?.has(entry.id) === true ? notThereYet : neverOurs)
@@ -271,6 +275,24 @@ describe("WelcomeInbox.read", () => {
       yield* TestClock.adjust("1 day")
       expect(yield* inbox.read(installationId, handler)).toMatchObject({ unopenable: 1, unresolved: 0 })
       expect(handed.at(-1)?.[0]).toBe(1n)
+    }))
+
+  test("a bug that one Welcome meets is that one's own, and told without its words", () =>
+    Effect.gen(function* () {
+      const deadly = new Set([2n])
+      const inbox = yield* makeInbox({ deadly })
+      const { handler, ids } = recorder()
+      yield* post(3)
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unopenable: 2, unresolved: 1 })
+      expect(ids()).toEqual([1, 3])
+      yield* TestClock.adjust("3 days")
+      const errors: Array<string> = []
+      yield* inbox.read(installationId, (delivery) =>
+        Effect.sync(() => {
+          if (delivery._tag === "Unopenable") errors.push(delivery.error.message)
+        })
+      )
+      expect(errors).toEqual([`opening Welcome 2 of installation ${installationId} died of TypeError`])
     }))
 
   test("says that a Welcome is gone that the network no longer has", () =>
