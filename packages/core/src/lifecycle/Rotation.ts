@@ -189,7 +189,7 @@ const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepare
  *
  * Fails with the last attempt's `ApiClientError`, also where the lease ran out before the next; the row stays Exposed.
  * Fails with `Conflict` for a row that is no longer the newest of its installation: sending it would bring back what was
- * superseded. Only this function issues receipts.
+ * superseded. Only this step issues receipts.
  *
  * @since 1.0.0
  * @category steps
@@ -200,9 +200,12 @@ export const uploadKeyPackage: (
 ) => Effect.Effect<UploadReceipt, ApiClientError | StorageError | LeaseError, KeyPackageStore | ApiClient> = Effect.fn(
   "Rotation.uploadKeyPackage"
 )(function* (lease, entry) {
-  const store = yield* KeyPackageStore
+  return yield* uploadNewest(lease, yield* requireWaiting(lease, entry))
+})
 
-  const waiting = yield* requireWaiting(lease, entry)
+/** The same for a row that was read under this lease as the newest. */
+const uploadNewest = Effect.fnUntraced(function* (lease: Lease, waiting: Prepared | Exposed) {
+  const store = yield* KeyPackageStore
   const exposed = waiting._tag === "Prepared" ? yield* store.markExposed(lease, waiting, yield* DateTime.now) : waiting
   const about = { installationId: lease.installationId, historyId: exposed.historyId }
   if (waiting._tag === "Prepared") yield* emit(LifecycleEvent.Exposed({ ...about, at: exposed.exposedAt }))
@@ -378,7 +381,7 @@ export const rotateUnderLease: (
     // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
     // the row Exposed, and the same bytes go out again.
     return yield* Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(restore(uploadKeyPackage(lease, entry)), (receipt) =>
+      Effect.flatMap(restore(uploadNewest(lease, entry)), (receipt) =>
         markKeyPackagesBeforeIdToBeDeleted(receipt, { startedAt })
       )
     )

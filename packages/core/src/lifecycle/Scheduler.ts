@@ -209,7 +209,10 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
             )
           }
         }
-        if (yield* isStillDue(installationId)) yield* coolDown(installationId, pauseAfter)
+        // What has brought something about may be begun again at once; what has not must not.
+        const hasProgressed =
+          Either.isRight(result) && (Option.isSome(result.right.published) || result.right.erased > 0)
+        if (!hasProgressed && (yield* isStillDue(installationId))) yield* coolDown(installationId, pauseAfter)
         else cooling.delete(installationId)
       }).pipe(
         // A defect is a bug, and must not end the upkeep of all others.

@@ -82,11 +82,13 @@ export interface UpkeepOptions {
   readonly memory?: Reachability.LogMemory | undefined
 }
 
-/** An installation under its lease, with its rows. */
+/** An installation under its lease, with its rows, as they are after what was written here. */
 interface Subject {
   readonly lease: Lease
-  readonly installation: Installation
-  readonly ledger: InstallationLedger
+  installation: Installation
+  ledger: InstallationLedger
+  /** Whether rows were written since they were read. */
+  isStale: boolean
 }
 
 const isDueAt = (deadline: Option.Option<DateTime.Utc>) =>
@@ -97,7 +99,15 @@ const reload = (lease: Lease) =>
     const store = yield* KeyPackageStore
     const installation = yield* store.getInstallation(lease.installationId)
     const ledger = yield* store.getLedger(lease.installationId)
-    return Option.map(installation, (found): Subject => ({ lease, installation: found, ledger }))
+    return Option.map(installation, (found): Subject => ({ lease, installation: found, ledger, isStale: false }))
+  })
+
+/** Reads the rows again where some were written. */
+const refresh = (subject: Subject) =>
+  Effect.gen(function* () {
+    if (!subject.isStale) return
+    const found = yield* reload(subject.lease)
+    if (Option.isSome(found)) Object.assign(subject, found.value)
   })
 
 /** Sets rows aside that cannot be read, so that they stop nothing. */
@@ -139,10 +149,13 @@ const hasDrifted = (subject: Subject, { keyPackage }: Published): boolean =>
       (profileVersion < PROFILE_VERSION || Option.isSome(keyPackage.postQuantumKey) !== includePostQuantum)
   )
 
-const reschedule = (
-  { installation: { installationId } }: Subject,
-  change: (schedule: Schedule.Schedule) => Schedule.Schedule
-) => Effect.flatMap(KeyPackageStore, (store) => store.modifySchedule(installationId, change))
+/** Changes what is due, and knows it from now on. */
+const reschedule = (subject: Subject, change: (schedule: Schedule.Schedule) => Schedule.Schedule) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const schedule = yield* store.modifySchedule(subject.installation.installationId, change)
+    subject.installation = { ...subject.installation, schedule }
+  })
 
 const requestRotation = (trigger: RotationTrigger, now: DateTime.Utc) => Schedule.requestRotation(trigger, now, now)
 
@@ -152,6 +165,8 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
     const { installation } = subject
     const { unreachable } = installation.schedule
     const drifted = hasDrifted(subject, published)
+    // A rotation that follows at once writes down when to look next, and what it was for.
+    if (!drifted && isUndisturbed(installation.schedule, seenAt)) return
     const { rotationInterval } = yield* LifecycleSettings
     const probeAt = Option.some(yield* nextProbeAt(seenAt))
     const rotateAt = DateTime.addDuration(published.publishedAt, rotationInterval)
@@ -176,6 +191,16 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
       yield* emit(LifecycleEvent.Repaired({ installationId, at: seenAt, verdict: unreachable.value.verdict }))
     }
   })
+
+/** Whether a rotation is due now, and nothing else is to be said. */
+const isUndisturbed = (schedule: Schedule.Schedule, now: DateTime.Utc): boolean =>
+  Schedule.dueTriggers(schedule, now).length > 0 &&
+  !Schedule.isDue(schedule.probeAt, now) &&
+  Option.isSome(schedule.rotateAt) &&
+  Option.isNone(schedule.failures) &&
+  Option.isNone(schedule.probeFailures) &&
+  Option.isNone(schedule.unreachable) &&
+  Option.isNone(schedule.strangers)
 
 /** A suspicion that nothing confirmed is dropped after this long. */
 const STRANGERS_FORGOTTEN = Duration.days(30)
@@ -233,6 +258,7 @@ const keep = (subject: Subject, seen: SeenServed, doomed: Doomed) =>
     const store = yield* KeyPackageStore
     const { grace } = yield* LifecycleSettings
     const deleteAt = DateTime.min(DateTime.addDuration(seen.seenAt, grace), Cleaner.hardStopOf(doomed, grace))
+    subject.isStale = true
     yield* store.postponeDeletion(subject.lease, seen, { at: yield* DateTime.now, deleteAt })
   })
 
@@ -259,6 +285,7 @@ const act = (
         // A publication that waited for this, or that was cut short: the earlier packages are superseded now.
         const isMarked = !ledger.entries.some((entry) => isLive(entry) && entry.historyId < newest.historyId)
         if (observation.served._tag === "Ours" && (!isMarked || Option.isSome(schedule.confirmation))) {
+          subject.isStale = true
           yield* markSeenServed(lease, observation.served.seen)
         }
         return yield* settleReachable(subject, newest, seenAt)
@@ -269,6 +296,7 @@ const act = (
         if (seen.entry._tag === "Prepared") {
           return yield* settleUnreachable(subject, verdict._tag, seenAt, requestRotation("Repair", seenAt))
         }
+        subject.isStale = true
         const { published } = yield* markSeenServed(lease, seen)
         return yield* settleReachable(subject, published, seenAt)
       }
@@ -424,6 +452,7 @@ const rotateIfDue = (subject: Subject) =>
         yield* reschedule(subject, Schedule.hold(trigger, held.value))
         continue
       }
+      subject.isStale = true
       const { published } = yield* rotateUnderLease(subject.lease, subject.installation, {
         wanted: wantedProfile(subject),
         trigger
@@ -434,9 +463,8 @@ const rotateIfDue = (subject: Subject) =>
   })
 
 /** Erases what is due, if the network says what it serves. */
-const cleanIfDue = (subject: Subject, { guard, memory }: UpkeepOptions) =>
+const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
-    if (!(yield* isDueAt(subject.installation.schedule.cleanAt))) return 0
     const store = yield* KeyPackageStore
     const settings = yield* LifecycleSettings
     const { cleanRetry, grace } = settings
@@ -500,27 +528,25 @@ export const upkeep: (
     const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0 }
     return yield* withLease(installationId, (lease) =>
       Effect.gen(function* () {
-        const first = yield* reload(lease)
-        if (Option.isNone(first)) return nothing
-        let subject = first.value
-        const again = Effect.map(reload(lease), (found) => {
-          if (Option.isSome(found)) subject = found.value
-        })
+        const found = yield* reload(lease)
+        if (Option.isNone(found)) return nothing
+        const subject = found.value
         if (subject.ledger.unreadable.length > 0) {
+          subject.isStale = true
           yield* setAside(subject)
-          yield* again
+          yield* refresh(subject)
         }
 
-        const { confirmation, probeAt } = subject.installation.schedule
+        const { cleanAt, confirmation, probeAt } = subject.installation.schedule
         const confirmAt = Option.map(confirmation, (waiting) => waiting.confirmAt)
         const looks = options.look || (yield* isDueAt(probeAt)) || (yield* isDueAt(confirmAt))
         const probed = looks ? yield* probe(subject, options) : Option.none()
-        if (looks) yield* again
+        yield* refresh(subject)
 
-        // A rotation that fails keeps nothing from being erased.
+        // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
         const rotated = yield* Effect.either(rotateIfDue(subject))
-        yield* again
-        const erased = yield* cleanIfDue(subject, options)
+        if (yield* isDueAt(cleanAt)) yield* refresh(subject)
+        const erased = (yield* isDueAt(cleanAt)) ? yield* cleanUp(subject, options) : 0
         return { reachability: Option.map(probed, ({ verdict }) => verdict), published: yield* rotated, erased }
       })
     )
