@@ -297,7 +297,7 @@ describe("Registration", () => {
         Effect.updateService(ApiClient, (real) => ({ ...real, getIdentityUpdates: () => Effect.succeed([log]) }))
       )
       expect(error).toMatchObject({ _tag: "RegistrationError", reason: "IdentityLogFull", inboxId })
-    }).pipe(Effect.provide(Layer.merge(TestApp.layer(), FastCurveBackend.layer)))
+    }).pipe(Effect.provide(Layer.merge(TestApp.layer(), FastCurveBackend.layer())))
   )
 
   it.effect("[56] an installation that was revoked before its registration was noted is not added again", () =>
