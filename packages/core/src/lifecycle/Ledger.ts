@@ -17,9 +17,9 @@ import * as Data from "effect/Data"
 import type * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { InstallationId } from "../identity/InstallationId.ts"
+import type { InstallationId } from "../identity/InstallationId.ts"
 import type { PublicKeyPackage } from "../keypackage/GeneratedKeyPackage.ts"
-import { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
+import type { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
 
 /**
  * The place of a package in the order of creation, unique and increasing per database, from 1.
