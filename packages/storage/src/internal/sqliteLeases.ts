@@ -67,7 +67,11 @@ export const reschedule =
   ({ query }: Database) =>
   (leased: Omit<Leased, "inboxId">, change: Reschedule): Effect.Effect<Rescheduled, SqlError> =>
     Effect.gen(function* () {
-      const next = schedules.encode(change(schedules.decode(leased.schedule)))
+      const before = schedules.decode(leased.schedule)
+      const after = change(before)
+      // Also one that could not be read is written anew only where something changes.
+      if (after === before) return { schedule: before, isLowered: false }
+      const next = schedules.encode(after)
       if (next.schedule !== leased.schedule || next.due_at !== leased.dueAt) {
         yield* query(UPDATE_SCHEDULE, next.schedule, next.due_at, leased.installationId)
       }

@@ -14,18 +14,29 @@ const decodeSchedule = Schema.decodeUnknownEither(Schedule.Schedule)
 /** What a text that does not have every part is completed with: a later release may have added one. */
 const nothing = encodeSchedule(Schedule.empty)
 
-const parse = Either.liftPredicate(Predicate.isString, () => undefined)
-
-/**
- * A schedule from its column. One that cannot be read is `Schedule.lost`, and stops nothing: what is due is looked for again.
- */
-export const decode = (column: unknown): Schedule.Schedule =>
-  parse(column).pipe(
-    Either.flatMap((text) => Either.try(() => JSON.parse(text) as unknown)),
+const read = (text: string): Schedule.Schedule =>
+  Either.try(() => JSON.parse(text) as unknown).pipe(
     Either.filterOrLeft(Predicate.isRecord, () => undefined),
     Either.flatMap((parts) => decodeSchedule({ ...nothing, ...parts })),
     Either.getOrElse(() => Schedule.lost)
   )
+
+/** A rotation reads the same text several times, and reading it takes longer than the statement that fetches it. */
+const recent = new Map<string, Schedule.Schedule>()
+const MAX_RECENT = 1024
+
+/**
+ * A schedule from its column. One that cannot be read is `Schedule.lost`, and stops nothing: what is due is looked for again.
+ */
+export const decode = (column: unknown): Schedule.Schedule => {
+  if (typeof column !== "string") return Schedule.lost
+  const known = recent.get(column)
+  if (known !== undefined) return known
+  const schedule = read(column)
+  if (recent.size >= MAX_RECENT) recent.clear()
+  recent.set(column, schedule)
+  return schedule
+}
 
 /** A schedule as a row holds it. */
 export interface Columns {
@@ -34,13 +45,16 @@ export interface Columns {
   readonly due_at: number | null
 }
 
-/** Times become whole milliseconds. Every number of a schedule is a count or a time. */
-const wholeNumbers = (_: string, value: unknown): unknown => (typeof value === "number" ? Math.floor(value) : value)
-
-/** The columns of a schedule, and the schedule that they hold. */
+/** The columns of a schedule, and the schedule that they hold: times become whole milliseconds. */
 export const encode = (schedule: Schedule.Schedule): Columns & { readonly value: Schedule.Schedule } => {
-  const text = JSON.stringify(encodeSchedule(schedule), wholeNumbers)
-  const value = decode(text)
+  let isWhole = true
+  // Every number of a schedule is a count or a time.
+  const text = JSON.stringify(encodeSchedule(schedule), (_, value: unknown) => {
+    if (typeof value !== "number" || Number.isInteger(value)) return value
+    isWhole = false
+    return Math.floor(value)
+  })
+  const value = isWhole ? schedule : decode(text)
   return {
     schedule: text,
     due_at: Option.getOrNull(Option.map(Schedule.dueAt(value), DateTime.toEpochMillis)),

@@ -129,6 +129,7 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
   Effect.gen(function* () {
     const own = yield* Effect.scoped(sql.reserve)
     const run = (statement: string) => execute(own, statement)
+    const query: Transactions["query"] = (text, ...parameters) => own.execute(text, parameters, undefined)
     const waiting: Array<Waiting> = []
     let isLed = false
     /** The group that has the connection. */
@@ -171,9 +172,9 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
     /** Runs a body in a savepoint of its own. */
     const runBody = <A, E, R>(body: Effect.Effect<A, E, R>, group: Group): Effect.Effect<Ran<A, E>, never, R> =>
       Effect.gen(function* () {
-        const exit = yield* Effect.exit(Effect.zipRight(run(`SAVEPOINT ${SAVEPOINT}`), inTransaction(body)))
-        const undo = Exit.isSuccess(exit) ? Effect.void : run(`ROLLBACK TO ${SAVEPOINT}`)
-        const end = yield* Effect.exit(Effect.zipRight(undo, run(`RELEASE ${SAVEPOINT}`)))
+        const exit = yield* Effect.exit(Effect.zipRight(query(`SAVEPOINT ${SAVEPOINT}`), inTransaction(body)))
+        const undo = Exit.isSuccess(exit) ? Effect.void : query(`ROLLBACK TO ${SAVEPOINT}`)
+        const end = yield* Effect.exit(Effect.zipRight(undo, query(`RELEASE ${SAVEPOINT}`)))
         if (Exit.isSuccess(end)) return ran<A, E>(exit, false)
         // There is no savepoint any more, so no transaction: SQLite has rolled it back, as it may where the disk is full.
         group.isBroken = true
@@ -333,7 +334,7 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
     )
 
     return {
-      query: (text, ...parameters) => own.execute(text, parameters, undefined),
+      query,
       execute: run,
       read: (body) =>
         refuseNesting.pipe(Effect.zipRight(Effect.flatMap(sql.reserve, () => inTransaction(body))), Effect.scoped),
