@@ -10,9 +10,11 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
+import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { PROFILE_VERSION } from "../keypackage/Profile.ts"
 import type { ApiClientError } from "../ports/ApiClient.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
+import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import * as Cleaner from "./Cleaner.ts"
 import type { ClockGuard } from "./ClockGuard.ts"
@@ -231,6 +233,7 @@ const settleUnreachable = (
 const restore = (subject: Subject, seenAt: DateTime.Utc) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
+    const crypto = yield* MlsCrypto
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const newest = Reachability.newestPublished(subject.ledger)
     // What waits to be sent replaces what is served anyway.
@@ -238,7 +241,10 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
       ({ _tag, historyId }) => (_tag === "Exposed" || _tag === "Prepared") && historyId > (newest?.historyId ?? 0)
     )
     const isFit =
-      newest !== undefined && isFitToPublish(newest, wantedProfile(subject), seenAt, minimumRemainingLifetime)
+      newest !== undefined &&
+      isFitToPublish(newest, wantedProfile(subject), seenAt, minimumRemainingLifetime) &&
+      // Bytes that are not what they were when they were made are never sent.
+      KeyPackageRef.hashWith(crypto, newest.keyPackage.bytes) === newest.keyPackage.ref
     const hasKeys =
       isFit &&
       Option.isSome(
