@@ -1,17 +1,21 @@
 /**
- * The life of a key package in nine steps: a node, a database, a wallet's registration, a rotation, a failed upload that
- * marks nothing, the same bytes again, other people's packages judged, and the network's own client as the judge of ours.
+ * The life of a key package in ten steps: a node, a database, a wallet's registration, a rotation, a failed upload that
+ * marks nothing, the same bytes again, other people's packages judged, the network's own client as the judge of ours, and a
+ * replayed package that is found and repaired.
  */
 import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
+import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import { newKeyPackage } from "@keyward/core/keypackage/Generation"
+import { explain } from "@keyward/core/lifecycle/Explanation"
 import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
 import * as PeerKeyPackages from "@keyward/core/peers/PeerKeyPackages"
 import type { Verdict } from "@keyward/core/peers/Verdict"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
@@ -119,6 +123,22 @@ const judgeOthers = Effect.gen(function* () {
   yield* showVerdict("node that lies", swapped)
 })
 
+/** Uploads are not authenticated, and the last one wins: anybody can put back a package that was replaced. */
+const replayAndRepair = (installationId: InstallationId) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const api = yield* ApiClient
+    const scheduler = yield* Scheduler.make()
+    const [oldest] = yield* store.getHistory(installationId)
+    if (oldest !== undefined) yield* api.uploadKeyPackage(oldest.keyPackage.bytes)
+    const before = yield* explain(installationId)
+    yield* say(note(before.sentences[0] ?? ""))
+    yield* fact("remedy", before.remedy)
+    yield* scheduler.repair(installationId)
+    const after = yield* explain(installationId)
+    yield* say(good(after.sentences[0] ?? ""))
+  }).pipe(Effect.scoped)
+
 const story = Effect.gen(function* () {
   const store = yield* KeyPackageStore
   const faults = yield* Faults.Faults
@@ -170,7 +190,10 @@ const story = Effect.gen(function* () {
   yield* step(8, "The network's own client judges ours")
   yield* judge(grpcUrl, installationId)
 
-  yield* step(9, "Timeline")
+  yield* step(9, "Somebody replays an older package")
+  yield* replayAndRepair(installationId)
+
+  yield* step(10, "Timeline")
   yield* LedgerView.timeline(yield* ledger, yield* DateTime.now)
   yield* say("")
 })

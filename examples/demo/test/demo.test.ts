@@ -16,7 +16,7 @@ it("the demo shows a failed upload that marks nothing, the same bytes again, and
     }
   )
   expect(stderr).toBe("")
-  const [, failed = "", again = "", others = "", verdict = ""] = stdout.split(/\n(?=[56789] {2})/)
+  const [, failed = "", again = "", others = "", verdict = "", replayed = ""] = stdout.split(/\n(?=(?:[5-9]|10) {2})/)
   expect(failed).toMatch(/ApiClientError.*uploadKeyPackage failed: Unavailable/)
   expect(failed).toMatch(/#2 .* Published/)
   expect(failed).toMatch(/#3 .* Exposed/)
@@ -28,5 +28,8 @@ it("the demo shows a failed upload that marks nothing, the same bytes again, and
   expect(others).toMatch(/forged by Mal +Unusable +NotAMember/)
   expect(others).toMatch(/node that lies +Unusable +OtherInstallation/)
   expect(verdict).toMatch(process.env["CI"] === "true" ? /valid until/ : /valid until|skipped/)
+  expect(replayed).toMatch(
+    /but not with the newest[^]*remedy +SendAgain[^]*Can be invited: the network serves key package 3/
+  )
   expect(stdout).toMatch(/━+▶/)
 })

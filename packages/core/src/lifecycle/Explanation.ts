@@ -68,7 +68,7 @@ const meaningOf = (verdict: Reachability.Reachability): readonly [sentence: stri
     ServesNothing: () => ["Cannot be invited: the network serves no key package.", "SendAgain"] as const,
     ServesOlder: ({ seen }) =>
       [
-        `Can be invited, with an older key package: the network serves ${seen.entry.historyId}, whose keys are kept as long as it does.`,
+        `Can be invited, but not with the newest: the network serves key package ${seen.entry.historyId}, whose keys are kept as long as it does.`,
         "SendAgain"
       ] as const,
     ServesErased: ({ retired }) =>
