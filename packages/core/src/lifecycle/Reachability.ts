@@ -305,7 +305,8 @@ export const judge = (
       const { hasKeys, seen } = served
       const { entry } = seen
       const { historyId } = entry
-      const isNewest = newest === undefined || historyId >= newest.historyId
+      // A row that was superseded is old, even if the row that followed it can no longer be read.
+      const isNewest = entry._tag !== "Superseded" && (newest === undefined || historyId >= newest.historyId)
       if (!isNewest) {
         const waits = Option.exists(
           schedule.confirmation,
