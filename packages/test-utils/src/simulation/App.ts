@@ -64,7 +64,7 @@ export class App {
   readonly tally: Tally = { opened: 0, unopened: 0 }
   /** Whether the app tells the library how far it has read. */
   readonly reports: boolean
-  /** Whether it reads its Welcomes every six hours, or when it likes: at least once a day. */
+  /** Whether it reads its Welcomes every eight hours, or when it likes: at least once a day. */
   isDiligent = false
   readonly #world: World
   readonly #watch: Watch
@@ -188,12 +188,12 @@ export class App {
         yield* Effect.forever(
           Effect.zipRight(
             Effect.zipRight(attempt, Effect.ignore(this.read)),
-            Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 6 : 1 + this.#world.random(24))))
+            Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 8 : 1 + this.#world.random(24))))
           )
         )
       }).pipe(Effect.forkScoped)
     )
-    return Layer.provideMerge(readings, Scheduler.layer({ maximumNap: "6 hours" })).pipe(Layer.provide(progress))
+    return Layer.provideMerge(readings, Scheduler.layer({ maximumNap: "12 hours" })).pipe(Layer.provide(progress))
   }
 }
 

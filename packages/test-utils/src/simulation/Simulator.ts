@@ -222,7 +222,7 @@ const happening = (next: Mutation.Next): Happening => {
 export const plan = (seed: number): Plan => {
   const next = Mutation.generator(seed ^ 0x5eed)
   const isLong = next(25) === 0
-  const span = isLong ? 30 * DAY + next(60 * DAY) : spread(next, 2 * HOUR, 4 * DAY)
+  const span = isLong ? 30 * DAY + next(60 * DAY) : spread(next, 2 * HOUR, 3 * DAY)
   const processes = Mutation.pick(next, [1, 1, 1, 2, 2, 3])
   const count = 2 + next(isLong ? 30 : 16)
   const isSkewed = next(5) === 0
@@ -276,7 +276,7 @@ class Simulation {
 
   constructor(plan: Plan) {
     this.plan = plan
-    this.world = new World({ seed: plan.seed, settings: plan.settings, traceLength: 400 })
+    this.world = new World({ seed: plan.seed, settings: plan.settings, traceLength: 1_000 })
     this.#begin = this.world.now
     this.#database = Effect.runSync(MemoryKeyPackageStore.makeDatabase)
     let content: MemoryKeyPackageStore.Content | undefined
@@ -558,7 +558,7 @@ class Simulation {
     }
     const [id] = this.watch.installations
     if (id !== undefined) this.#asOwner(addAgain(id, world.inboxId))
-    await world.advance(jumps(this.plan) ? "4 days" : "3 days")
+    await world.advance(jumps(this.plan) ? "84 hours" : "60 hours")
   }
 }
 
