@@ -10,6 +10,7 @@ import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { NoSuchKeyPackage } from "@keyward/core/welcome/WelcomeError"
 import * as WelcomeInbox from "@keyward/core/welcome/WelcomeInbox"
 import * as MemoryApiClient from "@keyward/test-utils/MemoryApiClient"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
@@ -35,12 +36,16 @@ const post = Effect.flatMap(ApiClient, (api) =>
   )
 )
 
+/** Two of them are on one thread here: neither may wait long for the other. */
+const connection = (path: string) =>
+  Layer.tap(SqliteClient.layer({ filename: path }), (context) =>
+    Context.get(context, SqlClient.SqlClient).unsafe("PRAGMA busy_timeout = 1")
+  )
+
 /** One process: its own connection, its own inbox. It stops in the middle of a Welcome where `isStopped` says so. */
 const runProcess = (path: string, isStopped: (id: bigint, place: string) => boolean) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    // Both connections are on one thread: neither may wait long for the other.
-    yield* sql.unsafe("PRAGMA busy_timeout = 1")
     yield* sql`CREATE TABLE IF NOT EXISTS joined (id INTEGER NOT NULL) STRICT`
     const inbox = yield* WelcomeInbox.makeWith(
       (_, entries) => Effect.succeed(entries.map(() => Either.left(neverOurs))),
@@ -57,11 +62,7 @@ const runProcess = (path: string, isStopped: (id: bigint, place: string) => bool
         })
       )
     )
-  }).pipe(
-    Effect.provide(
-      SqliteWelcomeCursorStore.layerClient.pipe(Layer.provideMerge(SqliteClient.layer({ filename: path })))
-    )
-  )
+  }).pipe(Effect.provide(Layer.provideMerge(SqliteWelcomeCursorStore.layerClient, connection(path))))
 
 it.scoped(
   "[53] two processes on one inbox, stopped before and after the commit of every third Welcome",
@@ -76,7 +77,10 @@ it.scoped(
         const one = yield* Effect.fork(runProcess(path, stopped(0)))
         const two = yield* Effect.fork(runProcess(path, stopped(1)))
         yield* TestClock.adjust(round < 10 ? "10 seconds" : "1 hour")
-        yield* Fiber.interruptAll([one, two])
+        // The one that waits for the other's lock gives up in a few seconds.
+        const stopping = yield* Effect.fork(Fiber.interruptAll([one, two]))
+        yield* TestClock.adjust("10 seconds")
+        yield* Fiber.join(stopping)
       }
       const rows = yield* Effect.flatMap(SqlClient.SqlClient, (sql) => sql`SELECT id FROM joined ORDER BY id`).pipe(
         Effect.provide(SqliteClient.layer({ filename: path }))

@@ -376,25 +376,26 @@ export const makeWith = <R>(
       const resolve = (id: bigint) =>
         Effect.tap(store.resolve(installationId, id), () => Effect.sync(() => reader.retryAt.delete(id)))
 
-      /** Hands over, and moves the cursor with nothing in between. */
+      /** An interruption of the inbox itself passes by here: the Welcome comes again. */
       const handOver = (delivery: Delivery, before: Option.Option<UnresolvedWelcome>) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const handled = Effect.timeoutFail(handler(delivery), {
-              duration: handlerTimeout,
-              onTimeout: () => new Cause.TimeoutException()
-            })
-            // An interruption of the inbox itself passes by here: the Welcome comes again.
-            const exit = yield* restore(Effect.exit(handled))
-            if (Exit.isSuccess(exit)) {
-              yield* resolve(delivery.id)
-              tally[delivery._tag === "Opened" ? "opened" : "unopenable"] += 1
-              yield* count(delivery._tag === "Opened" ? "opened" : "unopenable")
-              return
-            }
-            yield* postpone(delivery.id, before, `its handler failed with ${kindOf(exit.cause)}`)
+        Effect.gen(function* () {
+          const handled = Effect.timeoutFail(handler(delivery), {
+            duration: handlerTimeout,
+            onTimeout: () => new Cause.TimeoutException()
           })
-        )
+          // No interruption comes between the handler's success and the move of the cursor.
+          const exit = yield* Effect.uninterruptibleMask((restore) =>
+            Effect.tap(restore(Effect.exit(handled)), (exit) =>
+              Exit.isSuccess(exit) ? resolve(delivery.id) : Effect.void
+            )
+          )
+          if (Exit.isFailure(exit)) {
+            return yield* postpone(delivery.id, before, `its handler failed with ${kindOf(exit.cause)}`)
+          }
+          const outcome = delivery._tag === "Opened" ? "opened" : "unopenable"
+          tally[outcome] += 1
+          yield* count(outcome)
+        })
 
       const conclude = (
         id: bigint,
