@@ -33,6 +33,7 @@ import * as Stream from "effect/Stream"
  * - `Hang`: no answer ever, whether or not it is done
  * - `Late`: no answer ever; it is done so many milliseconds later, whatever the caller does meanwhile
  * - `Doubled`: done and answered, and done once more so many milliseconds later
+ * - `Accepted`: answered as if it were done; done when the test says so, by calling what it is given
  * - `Refused`: not done, and answered with this error
  * - `Stale`: a reading of what was true so many milliseconds ago; a write is done
  * - `Wrong`: key packages are answered with these bytes, or with nothing; other calls are done
@@ -46,6 +47,7 @@ export type NetworkFault = Data.TaggedEnum<{
   Hang: { readonly isDone: boolean }
   Late: { readonly millis: number }
   Doubled: { readonly millis: number }
+  Accepted: { readonly later: (land: () => void) => void }
   Refused: { readonly reason: ApiClientError["reason"]; readonly retryAfter?: Duration.Duration }
   Stale: { readonly millis: number }
   Wrong: { readonly bytes: Uint8Array | undefined }
@@ -262,7 +264,8 @@ export class SimulatedNetwork {
         readonly isLate: boolean
         readonly sentAt: number
       }) => Either.Either<A, ApiClientError>,
-      falsify: (answer: A, bytes: Uint8Array | undefined) => A = (answer) => answer
+      falsify: (answer: A, bytes: Uint8Array | undefined) => A = (answer) => answer,
+      unheard?: { readonly answer: A }
     ): Effect.Effect<A, ApiClientError> =>
       Effect.suspend(() => {
         const sentAt = world.now()
@@ -278,6 +281,11 @@ export class SimulatedNetwork {
           Hang: ({ isDone }) => (isDone ? (now(), silence) : silence),
           Late: ({ millis }) => (later(millis), silence),
           Doubled: ({ millis }) => (later(millis), now()),
+          Accepted: ({ later }) => {
+            if (unheard === undefined) return now()
+            later(() => void perform({ asOf: world.now(), isLate: true, sentAt }))
+            return Effect.succeed(unheard.answer)
+          },
           Refused: ({ reason, retryAfter }) =>
             Effect.fail(new ApiClientError({ operation, reason, ...(retryAfter === undefined ? {} : { retryAfter }) })),
           Stale: ({ millis }) => perform({ asOf: world.now() - millis, isLate: false, sentAt }),
@@ -290,7 +298,12 @@ export class SimulatedNetwork {
 
     return {
       uploadKeyPackage: (bytes) =>
-        call("uploadKeyPackage", ({ isLate, sentAt }) => this.#upload(bytes, isLate ? "Late" : "Upload", sentAt)),
+        call<void>(
+          "uploadKeyPackage",
+          ({ isLate, sentAt }) => this.#upload(bytes, isLate ? "Late" : "Upload", sentAt),
+          undefined,
+          { answer: undefined }
+        ),
       fetchKeyPackages: (ids) =>
         call<ReadonlyArray<Option.Option<Uint8Array>>>(
           "fetchKeyPackages",
