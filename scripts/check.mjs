@@ -49,6 +49,7 @@ const checks = [
   { name: "rules", says: "injected time, explained escapes, documented exports", command: script("checks/rules.mjs") },
   { name: "arrows", says: "imports between packages go one way", command: script("checks/arrows.mjs") },
   { name: "barrels", says: "index.ts of every package is fresh", command: script("codegen.mjs", "--check") },
+  { name: "reliability", says: "every failure scenario has its test", command: script("checks/reliability.mjs") },
   { name: "one-effect", says: "one copy of effect is installed", command: script("checks/effect.mjs") },
   { name: "hygiene", says: "no machine's paths, no secrets", command: script("checks/hygiene.mjs") }
 ]

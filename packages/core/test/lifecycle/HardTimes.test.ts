@@ -2,6 +2,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import { validateKeyPackage } from "@keyward/core/keypackage/Validation"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import {
   queueKeyRotation,
@@ -164,6 +165,31 @@ describe("wrong clocks", () => {
       yield* TestClock.adjust("3 days")
       expect(yield* App.states(id)).toEqual(["Published"])
     }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect(
+    "[17] a peer whose clock is an hour off, or a day ahead, takes a fresh package; one a day behind does not yet",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const id = yield* App.register()
+        const [row] = yield* App.history(id)
+        if (row === undefined) return expect.fail("no package")
+        const judgedAt = (offset: Duration.DurationInput, isAhead: boolean) =>
+          Effect.map(
+            Effect.either(
+              validateKeyPackage(
+                row.keyPackage.bytes,
+                isAhead ? DateTime.addDuration(TestApp.START, offset) : DateTime.subtractDuration(TestApp.START, offset)
+              )
+            ),
+            (verdict) => verdict._tag
+          )
+        expect(yield* judgedAt("1 hour", false)).toBe("Right")
+        expect(yield* judgedAt("1 hour", true)).toBe("Right")
+        expect(yield* judgedAt("1 day", true)).toBe("Right")
+        expect(yield* judgedAt("1 day", false)).toBe("Left")
+      }).pipe(Effect.provide(App.layer()))
   )
 
   it.scoped("[20] no timer is longer than a platform can wait: a day at most, whatever is due when", () =>

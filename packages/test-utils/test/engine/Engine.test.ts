@@ -2,11 +2,13 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as AssociationState from "@keyward/core/identity/AssociationState"
 import * as Ids from "@keyward/core/identity/InstallationId"
+import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
 import { explain } from "@keyward/core/lifecycle/Explanation"
 import * as InboxLog from "@keyward/core/lifecycle/InboxLog"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { queueKeyRotation, rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
+import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Effect from "effect/Effect"
@@ -52,12 +54,18 @@ const expectWhole = (file: string) =>
   )
 
 /** A process that ends at its nth call of the store or the network, before it or after it; none if it never came to that. */
-const crashing = <A, E, R>(effect: Effect.Effect<A, E, R>, nth: number, when: "before" | "after") =>
+const crashing = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  nth: number,
+  when: "before" | "after",
+  seen: Set<string> = new Set()
+) =>
   Effect.gen(function* () {
     let count = 0
-    const around = <B, F>(_: string, run: Effect.Effect<B, F>): Effect.Effect<B, F> =>
+    const around = <B, F>(operation: string, run: Effect.Effect<B, F>): Effect.Effect<B, F> =>
       Effect.suspend(() => {
         count += 1
+        seen.add(operation)
         if (count !== nth) return run
         return when === "before" ? Effect.interrupt : Effect.zipRight(run, Effect.interrupt)
       })
@@ -110,6 +118,63 @@ describe("registration", () => {
           // Every call was a crash point.
           expect(nth).toBeGreaterThan(15)
         }),
+      TIMEOUT
+    )
+  }
+})
+
+describe("upkeep", () => {
+  for (const when of ["before", "after"] as const) {
+    it.scoped(
+      `[1] [2] [3] [5] [6] [7] [8] [9] a crash ${when} each call of a rotation and an erasure in turn: the next process finishes both`,
+      () =>
+        Effect.gen(function* () {
+          yield* SqliteApp.start
+          const file = yield* SqliteApp.filename
+          const guard: ClockGuard = { isTrusted: () => Effect.succeed(true) }
+          const id = yield* Effect.gen(function* () {
+            const { installationId } = yield* SqliteApp.register
+            yield* rotate(installationId)
+            return installationId
+          }).pipe(Effect.provide(SqliteApp.layerProcess(file, "first")))
+
+          const seen = new Set<string>()
+          let nth = 0
+          let isDone = false
+          while (!isDone) {
+            nth += 1
+            yield* Effect.gen(function* () {
+              yield* queueKeyRotation(id)
+              // The package before the last is to be erased, the last to be replaced.
+              yield* SqliteApp.advance("11 minutes")
+              isDone = (yield* crashing(upkeep(id, { guard, look: true }), nth, when, seen)) === "finished"
+            }).pipe(Effect.provide(SqliteApp.layerProcess(file, `dies at ${nth}`)))
+            yield* expectWhole(file)
+            yield* Effect.gen(function* () {
+              // The lease of the dead one ends by itself.
+              yield* SqliteApp.advance("6 minutes")
+              yield* SqliteApp.withTime(upkeep(id, { guard, look: true }))
+              yield* SqliteApp.withTime(upkeep(id, { guard, look: false }))
+              expect([nth, (yield* served(id))?._tag]).toEqual([nth, "Published"])
+              const store = yield* KeyPackageStore
+              const states = (yield* store.getHistory(id)).map((row) => row._tag)
+              expect([nth, states.filter((state) => state === "Published").length]).toEqual([nth, 1])
+              // What was superseded before is erased by now, whoever was at it.
+              expect([nth, states.length <= 3]).toEqual([nth, true])
+            }).pipe(Effect.provide(SqliteApp.layerProcess(file, `resumes ${nth}`)))
+            yield* expectWhole(file)
+          }
+          const steps = [
+            "insertKeyPackageHistory",
+            "markExposed",
+            "uploadKeyPackage",
+            "markKeyPackagesBeforeIdToBeDeleted",
+            "retire",
+            "scrub"
+          ]
+          expect([...seen]).toEqual(expect.arrayContaining(steps))
+          expect(nth).toBeGreaterThan(seen.size)
+        }).pipe(SqliteApp.withShortGrace, Effect.provide(SqliteApp.layerNetwork)),
       TIMEOUT
     )
   }
