@@ -235,13 +235,15 @@ describe("stores that fail", () => {
         let isBroken = false
         let calls = 0
         const broken = aroundStore(store, (operation, run) =>
-          Effect.suspend(() => {
-            calls += 1
-            // A disk that takes nothing can still be read.
-            const isRead = /^(get|find|next|check)/.test(operation)
-            const fails = isBroken && (reason === "Busy" || reason === "Unavailable" || !isRead)
-            return fails ? Effect.fail(new StorageError({ operation, reason })) : run
-          })
+          Effect.suspend(
+            (): Effect.Effect<Effect.Effect.Success<typeof run>, Effect.Effect.Error<typeof run> | StorageError> => {
+              calls += 1
+              // A disk that takes nothing can still be read.
+              const isRead = /^(get|find|next|check)/.test(operation)
+              const fails = isBroken && (reason === "Busy" || reason === "Unavailable" || !isRead)
+              return fails ? Effect.fail(new StorageError({ operation, reason })) : run
+            }
+          )
         )
         yield* Effect.provideService(App.startScheduler(), KeyPackageStore, broken)
         yield* TestClock.adjust("1 minute")
@@ -267,10 +269,12 @@ describe("stores that fail", () => {
       let count = 0
       let failAt = 0
       const broken = aroundStore(store, (operation, run) =>
-        Effect.suspend(() => {
-          count += 1
-          return count === failAt ? Effect.fail(new StorageError({ operation, reason: "Busy" })) : run
-        })
+        Effect.suspend(
+          (): Effect.Effect<Effect.Effect.Success<typeof run>, Effect.Effect.Error<typeof run> | StorageError> => {
+            count += 1
+            return count === failAt ? Effect.fail(new StorageError({ operation, reason: "Busy" })) : run
+          }
+        )
       )
       yield* Effect.provideService(App.startScheduler(), KeyPackageStore, broken)
       for (failAt = 1; failAt <= 40; failAt++) {
