@@ -461,11 +461,20 @@ const rotateIfDue = (subject: Subject) =>
       subject.isStale = true
       const { published } = yield* rotateUnderLease(subject.lease, subject.installation, {
         wanted: wantedProfile(subject),
-        trigger
+        trigger,
+        newest: Option.fromNullable(newest)
       })
       return Option.some(published)
     }
     return Option.none<Published>()
+  })
+
+/** Whether a row's date has passed, whatever the deadline says: one written before the clock was set back may lie far ahead. */
+const hasOverdue = ({ ledger }: Subject) =>
+  Effect.gen(function* () {
+    const { grace } = yield* LifecycleSettings
+    const now = yield* DateTime.now
+    return Option.exists(Cleaner.nextDeletionAt(ledger, grace), (at) => DateTime.lessThanOrEqualTo(at, now))
   })
 
 /** Erases what is due, if the network says what it serves. */
@@ -551,8 +560,9 @@ export const upkeep: (
 
         // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
         const rotated = yield* Effect.either(rotateIfDue(subject))
-        if (yield* isDueAt(cleanAt)) yield* refresh(subject)
-        const erased = (yield* isDueAt(cleanAt)) ? yield* cleanUp(subject, options) : 0
+        const cleans = (yield* isDueAt(cleanAt)) || (options.look && (yield* hasOverdue(subject)))
+        if (cleans) yield* refresh(subject)
+        const erased = cleans ? yield* cleanUp(subject, options) : 0
         return { reachability: Option.map(probed, ({ verdict }) => verdict), published: yield* rotated, erased }
       })
     )
