@@ -78,6 +78,8 @@ export type RotationContext = KeyPackageStore | ApiClient | Entropy | MlsCrypto 
 export interface RotationOrder {
   readonly wanted: WantedProfile
   readonly trigger: RotationTrigger
+  /** The newest row, where the caller has read it under the same lease. */
+  readonly newest?: Option.Option<Kept> | undefined
 }
 
 const isWaiting = (entry: Kept): entry is Prepared | Exposed => entry._tag === "Prepared" || entry._tag === "Exposed"
@@ -366,7 +368,7 @@ export const rotateUnderLease: (
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const startedAt = yield* DateTime.now
 
-    const newest = yield* findNewest(installation.installationId)
+    const newest = order.newest ?? (yield* findNewest(installation.installationId))
     const waiting = newest.pipe(
       Option.filter(isWaiting),
       Option.filter((entry) => isFitToPublish(entry, order.wanted, startedAt, minimumRemainingLifetime)),

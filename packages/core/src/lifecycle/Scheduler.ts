@@ -21,6 +21,8 @@ import * as EffectSchedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import * as coalescedReads from "../internal/coalescedReads.ts"
+import { ApiClient } from "../ports/ApiClient.ts"
 import { KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import * as ClockGuard from "./ClockGuard.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
@@ -154,7 +156,9 @@ const sleep = (pause: number): Effect.Effect<void> =>
 export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], never, UpkeepContext | Scope.Scope> =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
-    const context = yield* Effect.context<UpkeepContext>()
+    // Installations that are looked at together share requests.
+    const api = yield* coalescedReads.make(yield* ApiClient)
+    const context = Context.add(yield* Effect.context<UpkeepContext>(), ApiClient, api)
     const guard = yield* ClockGuard.make
     const { leaseDuration, probeInterval } = yield* LifecycleSettings
     const { burst = 100, concurrency = 16, perMinute = 500 } = options
