@@ -132,14 +132,17 @@ export const findNewest = (
 export const generateAndStoreKeyPackage: (
   lease: Lease,
   installation: Installation,
-  order: RotationOrder
+  order: RotationOrder,
+  /** When the rotation that this is a step of began: its publication clears what was asked for until then. Now unless given. */
+  startedAt?: DateTime.Utc | undefined
 ) => Effect.Effect<
   Prepared,
   StorageError | LeaseError | KeyPackageGenerationError,
   KeyPackageStore | Entropy | MlsCrypto | PostQuantumKem
-> = Effect.fn("Rotation.generateAndStoreKeyPackage")(function* (lease, installation, { trigger, wanted }) {
+> = Effect.fn("Rotation.generateAndStoreKeyPackage")(function* (lease, installation, { trigger, wanted }, startedAt) {
   const { inboxId, installationId } = installation
   const store = yield* KeyPackageStore
+  const askedAt = startedAt ?? (yield* DateTime.now)
   const installationKey = yield* store.getInstallationKey(installationId)
   const generated = yield* newKeyPackage({ inboxId, installationKey, ...wanted })
   const at = yield* DateTime.now
@@ -154,7 +157,7 @@ export const generateAndStoreKeyPackage: (
         Schedule.dueTriggers(schedule, at).includes(trigger)
           ? schedule
           : // Should this rotation break off here, its lease is in nobody's way any more at this time.
-            Schedule.requestRotation(trigger, at, lease.expiresAt)(schedule)
+            Schedule.requestRotation(trigger, askedAt, lease.expiresAt)(schedule)
       )
   })
   yield* emit(LifecycleEvent.Generated({ installationId, historyId: prepared.historyId, trigger, at }))
@@ -378,7 +381,9 @@ export const rotateUnderLease: (
     if (Option.isNone(waiting) && Option.isSome(newest) && newest.value._tag === "Prepared") {
       yield* discard(lease, newest.value, startedAt)
     }
-    const entry = Option.isSome(waiting) ? waiting.value : yield* generateAndStoreKeyPackage(lease, installation, order)
+    const entry = Option.isSome(waiting)
+      ? waiting.value
+      : yield* generateAndStoreKeyPackage(lease, installation, order, startedAt)
 
     // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
     // the row Exposed, and the same bytes go out again.
