@@ -13,7 +13,7 @@ import { App } from "./App.ts"
 import { type Violation, Watch } from "./Invariants.ts"
 import { NetworkFault } from "./SimulatedNetwork.ts"
 import * as StoreState from "./StoreState.ts"
-import { type Ports, type Process, World } from "./World.ts"
+import { type Process, World } from "./World.ts"
 
 /**
  * A step of a rotation.

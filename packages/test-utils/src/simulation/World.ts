@@ -164,7 +164,8 @@ export class Process<X> {
     this.startedAt = world.now
     this.skew = options.skew ?? SkewedClock.skew()
     const around = options.around?.(this) ?? world.usual(this)
-    const seed = `${world.options.seed} ${options.name} ${world.processes.length}`
+    // No two processes have the same chances, however they are called: their keys would be the same.
+    const seed = `${world.options.seed} ${options.name} ${world.started}`
     const store = Layer.map(options.store, (context) =>
       Context.make(KeyPackageStore, aroundStore(Context.get(context, KeyPackageStore), around.store))
     )
@@ -325,6 +326,8 @@ export class World {
   /** The wallet that every process of this world signs with, and its inbox. */
   readonly wallet: Context.Tag.Service<Signer>
   readonly inboxId: InboxId.InboxId
+  /** How many processes were started so far. */
+  started = 0
   /** All processes that live. */
   readonly processes: Array<AnyProcess> = []
   /** Told after every call of a port that was carried out, and after every change of the network. */
@@ -389,6 +392,7 @@ export class World {
 
   /** Starts a process. It runs with the next `advance`. */
   start<X>(options: ProcessOptions<X>): Process<X> {
+    this.started += 1
     const process = new Process(this, options)
     this.processes.push(process)
     this.note(process.name, "started")
