@@ -14,9 +14,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 
-/** Told of every use: a promise may be under way. */
-type Touch = () => void
-
 /** What is forgotten first is of no account: the answers are always the same. */
 const REMEMBERED = 4096
 
@@ -37,9 +34,17 @@ const curves: Operations = { ...noble, name: "simulated", combineEd25519 }
 
 const mls = NodeMlsCrypto.make()
 
+const crypto: MlsCryptoShape = {
+  ...mls,
+  ed25519VerifyStrictAll: (signatures) =>
+    Effect.sync(() =>
+      signatures.map(({ message, publicKey, signature }) => mls.ed25519VerifyStrict(publicKey, message, signature))
+    )
+}
+
 /** A stand-in of the right sizes: a public key is the SHAKE256 of its seed. It protects nothing. */
-const kem = (touch: Touch): PostQuantumKemShape => ({
-  publicKey: (seed) => (touch(), shake256(Redacted.value(seed), { dkLen: 1216 })),
+const kem: PostQuantumKemShape = {
+  publicKey: (seed) => shake256(Redacted.value(seed), { dkLen: 1216 }),
   encapsulate: (publicKey, randomness) =>
     publicKey.length === 1216
       ? Option.some({
@@ -49,7 +54,7 @@ const kem = (touch: Touch): PostQuantumKemShape => ({
       : Option.none(),
   decapsulate: (_, ciphertext) =>
     ciphertext.length === 1120 ? Option.some(Redacted.make(shake256(ciphertext, { dkLen: 32 }))) : Option.none()
-})
+}
 
 /**
  * MLS signatures by node:crypto, without its threads; verified identity signatures, remembered; a post-quantum KEM in sizes
@@ -58,19 +63,8 @@ const kem = (touch: Touch): PostQuantumKemShape => ({
  * @since 1.0.0
  * @category layers
  */
-export const layer = (touch: Touch): Layer.Layer<MlsCrypto | PostQuantumKem> => {
-  const crypto: MlsCryptoShape = {
-    ...mls,
-    ed25519PublicKey: (seed) => (touch(), mls.ed25519PublicKey(seed)),
-    ed25519Sign: (seed, message) => (touch(), mls.ed25519Sign(seed, message)),
-    ed25519VerifyStrictAll: (signatures) =>
-      Effect.sync(() =>
-        signatures.map(({ message, publicKey, signature }) => mls.ed25519VerifyStrict(publicKey, message, signature))
-      )
-  }
-  return Layer.mergeAll(
-    Layer.succeed(MlsCrypto, crypto),
-    Layer.succeed(PostQuantumKem, kem(touch)),
-    Layer.succeed(CurveBackend, curves)
-  )
-}
+export const layer: Layer.Layer<MlsCrypto | PostQuantumKem> = Layer.mergeAll(
+  Layer.succeed(MlsCrypto, crypto),
+  Layer.succeed(PostQuantumKem, kem),
+  Layer.succeed(CurveBackend, curves)
+)

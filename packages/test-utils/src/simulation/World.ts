@@ -189,7 +189,7 @@ export class Process<X> {
       store,
       api,
       SeededEntropy.layer(seed),
-      SimulatedCrypto.layer(() => world.touch()),
+      SimulatedCrypto.layer,
       VectorWallets.layer,
       Layer.succeed(Signer, world.wallet)
     )
@@ -335,7 +335,6 @@ export class World {
   readonly #timers = new Timers()
   readonly #trace: Array<TraceEntry> = []
   #now: number
-  #isTouched = false
 
   constructor(options: WorldOptions) {
     this.options = options
@@ -383,11 +382,6 @@ export class World {
   /** Has something done at a time, whoever lives then. */
   at(millis: number, task: () => void): void {
     this.#timers.set(millis, task)
-  }
-
-  /** For ports that work with promises: something may be under way that the world cannot see. */
-  touch(): void {
-    this.#isTouched = true
   }
 
   /** Starts a process. It runs with the next `advance`. */
@@ -445,11 +439,9 @@ export class World {
   async settle(): Promise<void> {
     while (true) {
       while (this.#stepOne());
-      if (!this.#isTouched) return
-      this.#isTouched = false
-      // Two turns: one that ends what is under way, one for what that begins.
+      // Promises, and what waits for a turn of the event loop, come to their end before this does.
       await turn()
-      await turn()
+      if (!this.processes.some((process) => process.isReady)) return
     }
   }
 
