@@ -110,7 +110,12 @@ describe("Reachability", () => {
         }))
         yield* expectVerdict(id, "AwaitingConfirmation", "Wait", /^Can be invited: .* still serves key package 1/)
         yield* TestClock.adjust("1 hour")
-        yield* expectVerdict(id, "ServesOlder", "SendAgain", /^Can be invited, with an older key package: .* serves 1/)
+        yield* expectVerdict(
+          id,
+          "ServesOlder",
+          "SendAgain",
+          /^Can be invited, but not with the newest: .* key package 1, whose keys are kept/
+        )
       }).pipe(Effect.provide(App.layer()))
   )
 

@@ -245,6 +245,14 @@ const judgeServed = Effect.gen(function* () {
   return wrong
 })
 
+/** Again while the lease is the dead's, which ends by itself, or was too short for a machine that is busy. */
+const patiently = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.retry(effect, {
+    times: 100,
+    schedule: EffectSchedule.spaced("100 millis"),
+    while: (error) => error._tag === "LeaseError"
+  })
+
 /** Has a process without chaos put everything right, and says what is not. */
 const settle = Effect.gen(function* () {
   const store = yield* KeyPackageStore
@@ -253,16 +261,11 @@ const settle = Effect.gen(function* () {
   const wrong: Array<string> = []
   const scheduler = yield* Scheduler.make({ maximumNap: "200 millis" })
   for (const label of LABELS) {
-    // Leases of the dead end by themselves.
-    const { installationId } = yield* registerInstallation({ label, includePostQuantum: false }).pipe(
-      Effect.retry({ times: 100, schedule: spaced, while: (error) => error._tag === "LeaseError" })
-    )
-    yield* scheduler.repair(installationId)
+    const { installationId } = yield* patiently(registerInstallation({ label, includePostQuantum: false }))
+    yield* patiently(scheduler.repair(installationId))
     // What an outage left waiting is sent by the next rotation, whose time may be a minute away.
-    yield* rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }).pipe(
-      Effect.retry({ times: 100, schedule: spaced, while: (error) => error._tag === "LeaseError" })
-    )
-    const { reachability } = yield* scheduler.probe(installationId)
+    yield* patiently(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }))
+    const { reachability } = yield* patiently(scheduler.probe(installationId))
     if (!Option.exists(reachability, (verdict) => verdict._tag === "Reachable")) {
       wrong.push(
         `${installationId}: not reachable in the end: ${JSON.stringify(Option.map(reachability, (v) => v._tag))}`
@@ -282,8 +285,6 @@ const settle = Effect.gen(function* () {
   const retired = yield* Effect.forEach(ids, (id) => Effect.map(store.getRetired(id), (rows) => rows.length))
   return { wrong, retired: retired.reduce((sum, count) => sum + count, 0), ids }
 }).pipe(Effect.scoped)
-
-const spaced = EffectSchedule.spaced("100 millis")
 
 /** When a worker was stopped, and what it may have sent late because of it. */
 interface Pause {
