@@ -262,7 +262,12 @@ export const look: (
   return { served, membership: inbox.membership, seenAt, networkTimeAtLeast: inbox.time }
 })
 
-/** The newest package of an installation that the network has accepted. */
+/**
+ * The newest package of an installation that the network has accepted.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
 export const newestPublished = ({ entries }: InstallationLedger): Published | undefined =>
   entries.findLast((entry) => entry._tag === "Published")
 
