@@ -19,7 +19,7 @@ import {
 import { sha256 } from "@noble/hashes/sha2.js"
 import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"

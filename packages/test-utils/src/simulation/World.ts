@@ -289,8 +289,16 @@ export class Process<X> {
   }
 }
 
-/** A turn of the event loop: promises that are under way come to an end, or to their next wait. */
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+/**
+ * A turn of the event loop: promises that are under way come to an end, or to their next wait. Not a timer: no clock has a part in
+ * it.
+ */
+const turn = (): Promise<void> => {
+  const { setImmediate } = globalThis
+  return new Promise((resolve) => {
+    setImmediate(resolve)
+  })
+}
 
 /**
  * A world. Nothing happens in it but inside `advance` and `settle`.
