@@ -33,7 +33,11 @@ Error.stackTraceLimit = 0
 const started = performance.now()
 
 const one = async (): Promise<boolean> => {
-  const summary = await Effect.runPromise(Simulator.runMany({ seed, runs }))
+  let done = 0
+  const onRun = () => {
+    if (++done % 1000 === 0) process.stderr.write(`${done} runs from seed ${seed} on\n`)
+  }
+  const summary = await Effect.runPromise(Simulator.runMany({ seed, runs, onRun }))
   const seconds = (performance.now() - started) / 1000
   process.stdout.write(
     `seeds ${seed} to ${seed + summary.runs - 1}: ${summary.runs} runs in ${seconds.toFixed(1)} s, ` +

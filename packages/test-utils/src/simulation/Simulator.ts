@@ -272,6 +272,8 @@ class Simulation {
   #started = 0
   #calls = 0
   readonly #begin: number
+  /** When the troubles are over. */
+  #end = 0
   #owner: Process<never> | undefined
 
   constructor(plan: Plan) {
@@ -423,6 +425,7 @@ class Simulation {
     }
     if (plan.isRegistered) await world.advance("5 minutes")
     const begin = world.now
+    this.#end = begin + plan.span
     for (const { at, what } of plan.happenings) {
       await world.advanceTo(begin + at)
       if (watch.violations.length > 0) break
@@ -520,7 +523,7 @@ class Simulation {
       }
       case "Restore": {
         const snapshot = Effect.runSync(Ref.get(this.#database))
-        return world.at(now + what.duration, () => {
+        return world.at(Math.min(now + what.duration, this.#end), () => {
           world.note("world", "the database is put back")
           watch.excuses.isRestored = true
           Effect.runSync(Ref.set(this.#database, snapshot))
