@@ -92,6 +92,18 @@ export const commonAncestor = (left: number, right: number): number => {
 // Reading
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** A chain of certificates is longer nowhere. A byte would make one more, of a hundred bytes in memory. */
+const MAX_CERTIFICATES = 64
+
+const readCertificates = (reader: TlsReader): Array<Uint8Array> => {
+  const start = reader.position
+  let count = 0
+  return reader.vector((inner) => {
+    if (++count > MAX_CERTIFICATES) throw malformed("TooLarge", start)
+    return inner.opaque()
+  })
+}
+
 /** Credential (RFC 9420 section 5.3), in the form of ts-mls. */
 const readCredential = (reader: TlsReader): Credential => {
   const credentialType = reader.uint16()
@@ -99,7 +111,7 @@ const readCredential = (reader: TlsReader): Credential => {
     case defaultCredentialTypes.basic:
       return { credentialType, identity: reader.opaque() }
     case defaultCredentialTypes.x509:
-      return { credentialType, certificates: reader.vector((inner) => inner.opaque()) }
+      return { credentialType, certificates: readCertificates(reader) }
     default:
       return { credentialType, data: reader.opaque() }
   }
@@ -172,10 +184,14 @@ const readLeaf = (reader: TlsReader): Leaf => {
 /** ParentNode (RFC 9420 section 7.1). */
 const readParent = (reader: TlsReader): Parent => {
   const start = reader.position
+  let unmerged = 0
   const node = {
     hpkePublicKey: reader.opaque(),
     parentHash: reader.opaque(),
-    unmergedLeaves: reader.vector((inner) => inner.uint32())
+    unmergedLeaves: reader.vector((inner) => {
+      if (++unmerged > MAX_LEAVES) throw malformed("TooLarge", start)
+      return inner.uint32()
+    })
   }
   return { _tag: "Parent", node, bytes: reader.since(start) }
 }
@@ -334,21 +350,14 @@ export interface RequiredCapabilities {
 /** The proposals that RFC 9420 itself defines need not be listed. */
 export const isDefaultProposal = (type: number): boolean => type >= 0x0001 && type <= 0x0007
 
-/** Whether a leaf can do all that. */
-export const supports = (leaf: LeafNode, required: RequiredCapabilities): boolean => {
-  const { credentials, extensions, proposals } = leaf.capabilities
-  return (
-    required.extensionTypes.every((type) => isDefaultExtension(type) || extensions.includes(type)) &&
-    required.proposalTypes.every((type) => isDefaultProposal(type) || proposals.includes(type)) &&
-    required.credentialTypes.every((type) => credentials.includes(type))
-  )
-}
-
 /** Capabilities, extensions and keys of the leaves, and that no key occurs twice (RFC 9420 section 7.3). */
 const checkLeaves = (tree: Tree, required: RequiredCapabilities | undefined): void => {
   const encryptionKeys = new Set<string>()
   const signatureKeys = new Set<string>()
-  const credentialTypes = new Set<number>()
+  // All is looked up in sets: a hostile group lists many of what it needs, and many of what it can.
+  const extensionTypes = new Set(required?.extensionTypes.filter((type) => !isDefaultExtension(type)))
+  const proposalTypes = new Set(required?.proposalTypes.filter((type) => !isDefaultProposal(type)))
+  const credentialTypes = new Set(required?.credentialTypes)
   for (const node of tree) if (node?._tag === "Leaf") credentialTypes.add(node.node.credential.credentialType)
   for (const [index, entry] of tree.entries()) {
     if (entry === undefined) continue
@@ -356,20 +365,26 @@ const checkLeaves = (tree: Tree, required: RequiredCapabilities | undefined): vo
     if (encryptionKeys.has(encryptionKey)) throw malformed("DuplicateKey", index)
     encryptionKeys.add(encryptionKey)
     if (entry._tag === "Parent") continue
-    const { node } = entry
-    const signatureKey = hex.encode(node.signaturePublicKey)
+    const { capabilities, extensions, signaturePublicKey } = entry.node
+    const signatureKey = hex.encode(signaturePublicKey)
     if (signatureKeys.has(signatureKey)) throw malformed("DuplicateKey", index)
     signatureKeys.add(signatureKey)
-    for (const type of credentialTypes) {
-      if (!node.capabilities.credentials.includes(type)) throw malformed("MissingCapability", index)
+    const carried = extensions.map(({ extensionType }) => extensionType).filter((type) => !isDefaultExtension(type))
+    if (
+      !includesAll(capabilities.credentials, credentialTypes) ||
+      !includesAll(capabilities.extensions, [...extensionTypes, ...carried]) ||
+      !includesAll(capabilities.proposals, proposalTypes)
+    ) {
+      throw malformed("MissingCapability", index)
     }
-    for (const { extensionType } of node.extensions) {
-      if (!isDefaultExtension(extensionType) && !node.capabilities.extensions.includes(extensionType)) {
-        throw malformed("MissingCapability", index)
-      }
-    }
-    if (required !== undefined && !supports(node, required)) throw malformed("MissingCapability", index)
   }
+}
+
+/** Whether a list has every one of these, in a time that grows with the sum of both. */
+const includesAll = (list: ReadonlyArray<number>, wanted: Iterable<number>): boolean => {
+  const has = new Set(list)
+  for (const one of wanted) if (!has.has(one)) return false
+  return true
 }
 
 /**

@@ -81,11 +81,13 @@ export const readWelcome = (bytes: Uint8Array): Welcome =>
     }
     const cipherSuite = reader.uint16()
     if (cipherSuite !== CIPHER_SUITE) throw new NotYetUnderstood({ feature: "Ciphersuite", value: cipherSuite })
-    const secrets = reader.vector((inner) => ({
-      newMember: inner.opaque(),
-      kemOutput: inner.opaque(),
-      ciphertext: inner.opaque()
-    }))
+    const start = reader.position
+    let count = 0
+    const secrets = reader.vector((inner) => {
+      // Each is for a leaf of its own. Three bytes would make one more, of some hundred bytes in memory.
+      if (++count > mlsTree.MAX_LEAVES) throw new MalformedWelcome({ part: "Welcome", reason: "TooLarge", at: start })
+      return { newMember: inner.opaque(), kemOutput: inner.opaque(), ciphertext: inner.opaque() }
+    })
     return { secrets, encryptedGroupInfo: reader.opaque() }
   })
 

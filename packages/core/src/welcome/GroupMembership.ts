@@ -27,6 +27,8 @@ const isInboxId = Schema.is(InboxId)
 
 /** Far more than a group of XMTP can have, which is 250: each is asked for. */
 const MAX_INBOXES = 4096
+/** Each of these inboxes has ten installations at most. */
+const MAX_FAILED_INSTALLATIONS = 10 * MAX_INBOXES
 
 const malformed = (reason: "NotProtobuf" | "InvalidInboxId" | "TooLarge"): Either.Either<never, MalformedWelcome> =>
   Either.left(new MalformedWelcome({ part: "GroupMembership", reason }))
@@ -64,7 +66,9 @@ export const decode = (bytes: Uint8Array): Either.Either<GroupMembership, Malfor
           else isValid = false
         } else if (field === 2) failedInstallations.add(hex.encode(reader.delimited()))
         else reader.skip(field)
-        if (members.size > MAX_INBOXES) return malformed("TooLarge")
+        if (members.size > MAX_INBOXES || failedInstallations.size > MAX_FAILED_INSTALLATIONS) {
+          return malformed("TooLarge")
+        }
       }
       return isValid ? Either.right({ members, failedInstallations }) : malformed("InvalidInboxId")
     },

@@ -5,6 +5,7 @@ import { ConversationType } from "@keyward/core/gen/xmtp/mls/message_contents/gr
 import { InboxId } from "@keyward/core/identity/InboxId"
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as InstallationIdModule from "@keyward/core/identity/InstallationId"
+import * as GroupMembership from "@keyward/core/welcome/GroupMembership"
 import { joinGroup } from "@keyward/core/welcome/JoinGroup"
 import * as Mutation from "@keyward/test-utils/Mutation"
 import { ratchetTrees } from "@keyward/test-utils/vectors/WelcomeVectors"
@@ -12,7 +13,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
 import * as mlsTree from "../../src/internal/mlsTree.ts"
-import { TlsFailure, TlsReader } from "../../src/internal/tlsReader.ts"
+import { readWelcome } from "../../src/internal/mlsWelcome.ts"
+import { TlsFailure, TlsReader, writeVectors } from "../../src/internal/tlsReader.ts"
 import * as World from "./World.ts"
 
 const alice = World.inboxId("a1")
@@ -499,5 +501,57 @@ describe("trees that a stranger makes", () => {
     expect(judge(blanks)).toBe("TooLarge")
     expect(judge(Uint8Array.of(1, 0))).toBe("NodeOutOfPlace")
     expect(judge(Uint8Array.of(0))).toBe("NodeOutOfPlace")
+  })
+
+  const uint16 = (value: number) => Uint8Array.of(value >>> 8, value & 0xff)
+  const uint16s = (values: ReadonlyArray<number>) =>
+    writeVectors(Uint8Array.from(values.flatMap((v) => [...uint16(v)])))
+
+  /** A tree of one leaf, whose signature nobody has looked at. */
+  const ofOneLeaf = (credential: Uint8Array, capable: ReadonlyArray<number>, carried: ReadonlyArray<number> = []) =>
+    writeVectors(
+      Buffer.concat([
+        Uint8Array.of(1, 1), // present, a leaf
+        writeVectors(new Uint8Array(32), new Uint8Array(32)),
+        credential,
+        uint16s([1]),
+        uint16s([3]),
+        uint16s(capable),
+        uint16s(capable),
+        uint16s(capable),
+        new Uint8Array(17).fill(1, 0, 1), // of a key package, with its lifetime
+        writeVectors(Buffer.concat(carried.map((type) => Buffer.concat([uint16(type), Uint8Array.of(0)])))),
+        writeVectors(new Uint8Array(64))
+      ])
+    )
+  const basic = Buffer.concat([uint16(1), Uint8Array.of(0)])
+
+  it("may need much and be capable of much: the work grows with the sum, not with the product", () => {
+    const MANY = 200_000
+    const needed = 0xff00
+    const manyNeeded = new Array<number>(MANY).fill(needed)
+    const capable = [...new Array<number>(MANY).fill(1), needed]
+    const required = { extensionTypes: manyNeeded, proposalTypes: manyNeeded, credentialTypes: manyNeeded }
+    const tree = mlsTree.read(new TlsReader(ofOneLeaf(basic, capable)))
+    mlsTree.check(tree, mlsTree.hash(tree, crypto), required, crypto)
+    const lacking = { ...required, proposalTypes: [...manyNeeded, 0xff01] }
+    expect(() => mlsTree.check(tree, mlsTree.hash(tree, crypto), lacking, crypto)).toThrow("MissingCapability")
+
+    const types = Array.from({ length: 0x0fff }, (_, i) => 0xf001 + i)
+    expect(judge(ofOneLeaf(basic, [1, ...types], types))).toBe("valid")
+    expect(judge(ofOneLeaf(basic, [1, ...types.slice(1)], types))).toBe("MissingCapability")
+  }, 10_000)
+
+  it("may not make much of few bytes", () => {
+    const chain = (length: number) => Buffer.concat([uint16(2), writeVectors(new Uint8Array(length))])
+    expect(judge(ofOneLeaf(chain(64), [2]))).toBe("valid")
+    expect(judge(ofOneLeaf(chain(65), [2]))).toBe("TooLarge")
+    const secrets = (count: number) =>
+      Buffer.concat([Uint8Array.of(0, 1, 0, 3, 0, 3), writeVectors(new Uint8Array(3 * count)), Uint8Array.of(0)])
+    expect(readWelcome(secrets(mlsTree.MAX_LEAVES)).secrets).toHaveLength(mlsTree.MAX_LEAVES)
+    expect(() => readWelcome(secrets(mlsTree.MAX_LEAVES + 1))).toThrow("TooLarge")
+    const failed = Buffer.concat(Array.from({ length: 40_961 }, (_, i) => Uint8Array.of(0x12, 3, i >>> 16, i >>> 8, i)))
+    expect(Either.isRight(GroupMembership.decode(failed.subarray(5)))).toBe(true)
+    expect(Either.flip(GroupMembership.decode(failed))).toMatchObject({ right: { reason: "TooLarge" } })
   })
 })
