@@ -30,6 +30,7 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { InstallationId } from "../identity/InstallationId.ts"
+import { AssociationStateError } from "../peers/AssociationStates.ts"
 import { ApiClient, type ApiClientError, type WelcomeMessageEntry } from "../ports/ApiClient.ts"
 import type { StorageError } from "../ports/KeyPackageStore.ts"
 import {
@@ -180,7 +181,10 @@ export interface Options {
   readonly pageSize?: number | undefined
   /** Welcomes of one installation that may wait to be tried again before no more are read; 1,000 unless given. */
   readonly maximumUnresolved?: number | undefined
-  /** How long a Welcome that cannot be opened for now is tried again; 3 days unless given, as libxmtp. */
+  /**
+   * How long a Welcome that cannot be opened for now is tried again; 3 days unless given, as libxmtp. At most 10 minutes while
+   * as many as may wait do, unless it is the node that could not be asked.
+   */
   readonly giveUpAfter?: Duration.DurationInput | undefined
   /** How long a handler may take for one Welcome; 5 minutes unless given. */
   readonly handlerTimeout?: Duration.DurationInput | undefined
@@ -273,12 +277,27 @@ const isForNow = (error: UnopenableReason): boolean => {
   }
 }
 
+/** Whether it was not to be had from the node, or the store. All else that fails for now a sender may have made up. */
+const isOutage = (error: UnopenableReason): boolean => {
+  switch (error._tag) {
+    case "StorageError":
+    case "ApiClientError":
+      return true
+    case "MembersUnknown":
+      return error.cause instanceof AssociationStateError && error.cause.reason._tag === "InboxUnreachable"
+    default:
+      return false
+  }
+}
+
 /** Doubles from 1 second. */
 const doubling = (times: number, longest: Duration.Duration): Duration.Duration =>
   Duration.min(Duration.seconds(2 ** Math.min(times - 1, 30)), longest)
 
 /** The longest wait before a Welcome is tried again. */
 const LONGEST_RETRY = Duration.hours(1)
+/** How long a Welcome is tried again where no more are read because of such: a stranger must not stop the inbox for days. */
+const PATIENCE_WHEN_FULL = Duration.minutes(10)
 /** The longest wait before a node that cannot be reached is asked again. */
 const LONGEST_PAUSE = Duration.minutes(1)
 /** How long a node that does not stream is not asked for a stream. */
@@ -354,6 +373,7 @@ export const makeWith = <R>(
 
     const read = <R2>(installationId: InstallationId, reader: Reader, handler: Handler<R2>) => {
       const tally = { opened: 0, unopenable: 0, postponed: 0 }
+      let isFull = false
 
       const postpone = (id: bigint, before: Option.Option<UnresolvedWelcome>, why: string) =>
         Effect.gen(function* () {
@@ -406,10 +426,11 @@ export const makeWith = <R>(
           if (Either.isLeft(result)) {
             const { left: error } = result
             const now = yield* DateTime.now
+            const patience = isFull && !isOutage(error) ? Duration.min(giveUpAfter, PATIENCE_WHEN_FULL) : giveUpAfter
             const isGivenUp =
               error._tag !== "StorageError" &&
               Option.exists(before, ({ firstFailedAt }) =>
-                DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(firstFailedAt, giveUpAfter))
+                DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(firstFailedAt, patience))
               )
             if (isForNow(error) && !isGivenUp) return yield* postpone(id, before, error.message)
           }
@@ -490,7 +511,9 @@ export const makeWith = <R>(
 
       const toTheEnd = (began: DateTime.Utc) =>
         Effect.gen(function* () {
-          yield* tryAgain(yield* store.get(installationId))
+          const waiting = yield* store.get(installationId)
+          isFull = waiting.unresolved.length >= maximumUnresolved
+          yield* tryAgain(waiting)
           const { position, unresolved } = yield* store.get(installationId)
           tally.postponed = 0
           let after = position

@@ -1,10 +1,12 @@
 /** What the inbox does with a topic: each entry once, in order, whatever the network, the handler and the process do. */
 import { describe, expect, it } from "@effect/vitest"
+import { InboxId } from "@keyward/core/identity/InboxId"
 import * as InstallationIds from "@keyward/core/identity/InstallationId"
-import { ApiClient, type WelcomeMessageEntry } from "@keyward/core/ports/ApiClient"
+import { AssociationStateError } from "@keyward/core/peers/AssociationStates"
+import { ApiClient, ApiClientError, type WelcomeMessageEntry } from "@keyward/core/ports/ApiClient"
 import { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { WelcomeCursorStore } from "@keyward/core/ports/WelcomeCursorStore"
-import { NoSuchKeyPackage, PointeeNotFound } from "@keyward/core/welcome/WelcomeError"
+import { MembersUnknown, NoSuchKeyPackage, PointeeNotFound } from "@keyward/core/welcome/WelcomeError"
 import * as WelcomeInbox from "@keyward/core/welcome/WelcomeInbox"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as Faults from "@keyward/test-utils/Faults"
@@ -331,6 +333,43 @@ describe("WelcomeInbox.read", () => {
       yield* TestClock.adjust("1 minute")
       expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 0, isComplete: true })
       expect([...new Set(ids())].sort()).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+    }))
+
+  test("is stopped for minutes, not for days, by a stranger's Welcomes that never say whether they open", () =>
+    Effect.gen(function* () {
+      const forNow = new Set([1n, 2n, 3n])
+      const inbox = yield* makeInbox({ forNow, maximumUnresolved: 3, pageSize: 1 })
+      const { handler, ids } = recorder()
+      yield* post(5)
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 3, isComplete: false })
+      yield* TestClock.adjust("9 minutes")
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 3, isComplete: false })
+      yield* TestClock.adjust("1 minute")
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 0, isComplete: true })
+      expect(ids()).toEqual([1, 2, 3, 4, 5])
+    }))
+
+  test("gives nothing up early that only the node cannot be asked about", () =>
+    Effect.gen(function* () {
+      const unreachable = new ApiClientError({ operation: "getIdentityUpdates", reason: "Unavailable" })
+      const inboxId = InboxId.make("a1".repeat(32))
+      const reason = { _tag: "InboxUnreachable", inboxId, error: unreachable } as const
+      const errors = [
+        unreachable,
+        new MembersUnknown({ inboxId, cause: new AssociationStateError({ inboxId, reason }) })
+      ]
+      const inbox = yield* WelcomeInbox.makeWith(
+        (_, entries) => Effect.succeed(entries.map(({ id }) => Either.left(errors[Number(id) - 1] ?? neverOurs))),
+        { maximumUnresolved: 2, pageSize: 1 }
+      )
+      const { handler, ids } = recorder()
+      yield* post(3)
+      yield* inbox.read(installationId, handler)
+      yield* TestClock.adjust("2 days")
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 2, isComplete: false })
+      yield* TestClock.adjust("1 day")
+      expect(yield* inbox.read(installationId, handler)).toMatchObject({ unresolved: 0, isComplete: true })
+      expect(ids()).toEqual([1, 2, 3])
     }))
 
   test("passes by what has no place of its own, and asks nobody to open it", () =>
