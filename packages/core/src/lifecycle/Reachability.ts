@@ -287,7 +287,9 @@ export const judge = (
   ledger: InstallationLedger,
   { membership, seenAt, served }: Observation
 ): Reachability => {
-  if (membership === "Revoked") return Reachability.Revoked()
+  // Once revoked it stays so until the log names it again: a log that cannot be read does not.
+  const isRevoked = membership === "Revoked" || (membership !== "Member" && Option.isSome(schedule.revokedAt))
+  if (isRevoked) return Reachability.Revoked()
   if (registration._tag !== "Registered") return Reachability.NotRegistered()
   const newest = newestPublished(ledger)
   switch (served._tag) {

@@ -295,6 +295,32 @@ export const isDue = (
 const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Option<DateTime.Utc> =>
   Option.some(Option.match(known, { onNone: () => at, onSome: (other) => DateTime.min(other, at) }))
 
+/** Whether a wait ends further ahead than any can that was set under this clock. */
+const isImplausible = (until: DateTime.Utc, now: DateTime.Utc): boolean =>
+  DateTime.greaterThan(until, DateTime.addDuration(now, MAX_WAIT))
+
+/**
+ * Without the waits that a wrong clock has set: nothing is put off until a time that lies further ahead than any wait.
+ *
+ * @since 1.0.0
+ * @category transitions
+ */
+export const withoutImplausibleWaits =
+  (now: DateTime.Utc) =>
+  (schedule: Schedule): Schedule => {
+    const hasFailed = Option.exists(schedule.failures, ({ retryAt }) => isImplausible(retryAt, now))
+    const isHeld = ({ heldUntil }: RotationRequest) => Option.exists(heldUntil, (until) => isImplausible(until, now))
+    return !hasFailed && !schedule.requests.some(isHeld)
+      ? schedule
+      : {
+          ...schedule,
+          failures: hasFailed ? Option.none() : schedule.failures,
+          requests: schedule.requests.map((request) =>
+            isHeld(request) ? { ...request, heldUntil: Option.none() } : request
+          )
+        }
+  }
+
 /**
  * A rotation is asked for, to happen by `dueAt`.
  *
@@ -354,7 +380,12 @@ export const published =
           // What was asked for in the future was asked for under a wrong clock: no publication would ever serve it.
           DateTime.lessThanOrEqualTo(requestedAt, DateTime.addDuration(times.startedAt, LONGEST_ROTATION))
       )
-      .map((request) => ({ ...request, heldUntil: Option.none() })),
+      // What is left was asked for at that time at the earliest. Where it lies ahead, by a clock that was, it waits until then.
+      .map((request) => ({
+        ...request,
+        dueAt: DateTime.max(request.dueAt, request.requestedAt),
+        heldUntil: Option.none()
+      })),
     failures: Option.none(),
     probeAt: lower(schedule.probeAt, times.probeAt)
   })

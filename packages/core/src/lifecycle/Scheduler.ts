@@ -267,8 +267,8 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
       } else if (running.size < concurrency) {
         return bucket.wait
       }
-      if (startled.length > 0) return bucket.wait
       // With all hands busy, the first that is free wakes the loop.
+      if (startled.length > 0 && running.size < concurrency) return bucket.wait
       const next = yield* store.nextDueAt(now)
       const waits = [
         Duration.toMillis(nap),

@@ -365,9 +365,12 @@ const act = (
         yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(later) }))
         return
       }
-      case "NotRegistered":
-        yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.none(), confirmation: Option.none() }))
+      case "NotRegistered": {
+        // Its registration may be finished at any time, and nothing says so here.
+        const probeAt = Option.some(yield* nextProbeAt(seenAt))
+        yield* reschedule(subject, (known) => ({ ...known, probeAt, confirmation: Option.none() }))
         return
+      }
     }
     return verdict satisfies never
   }).pipe(
@@ -439,10 +442,10 @@ const heldUntil = ({ ledger }: Subject, trigger: RotationTrigger, now: DateTime.
         DateTime.greaterThan(entry.createdAt, since) &&
         DateTime.lessThanOrEqualTo(entry.createdAt, now)
     )
-    const oldest = recent[Math.max(0, recent.length - limit)]
-    return recent.length < limit || oldest === undefined
-      ? Option.none()
-      : Option.some(DateTime.addDuration(oldest.createdAt, HOUR))
+    if (recent.length < limit) return Option.none()
+    // A budget of nothing never has room, also where nothing was made yet.
+    const oldest = recent[recent.length - limit]?.createdAt ?? now
+    return Option.some(DateTime.addDuration(oldest, HOUR))
   })
 
 /** Rotates if something due asks for it and its budget has room. */
@@ -550,6 +553,11 @@ export const upkeep: (
           subject.isStale = true
           yield* setAside(subject)
           yield* refresh(subject)
+        }
+
+        const withoutImplausibleWaits = Schedule.withoutImplausibleWaits(yield* DateTime.now)
+        if (withoutImplausibleWaits(subject.installation.schedule) !== subject.installation.schedule) {
+          yield* reschedule(subject, withoutImplausibleWaits)
         }
 
         const { cleanAt, confirmation, probeAt } = subject.installation.schedule
