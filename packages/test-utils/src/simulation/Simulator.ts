@@ -221,7 +221,7 @@ const happening = (next: Mutation.Next): Happening => {
  */
 export const plan = (seed: number): Plan => {
   const next = Mutation.generator(seed ^ 0x5eed)
-  const isLong = next(25) === 0
+  const isLong = next(150) === 0
   const span = isLong ? 30 * DAY + next(60 * DAY) : spread(next, 2 * HOUR, 3 * DAY)
   const processes = Mutation.pick(next, [1, 1, 1, 2, 2, 3])
   const count = 2 + next(isLong ? 30 : 16)
