@@ -239,17 +239,20 @@ const ENTRIES_AT_A_TIME = 4
  * package is what it is rotated for, whatever comes of it; without entries it asks for nothing. Fails, before anything is
  * opened, where the store does not take that or has no key of the installation.
  *
+ * @param options `isAgain` where all were tried before: their rotation has been asked for, and one that is tried for ever
+ * would ask for ever
  * @since 1.0.0
  * @category opening
  */
 export const openWelcomes: (
   installationId: InstallationId,
-  entries: ReadonlyArray<WelcomeMessageEntry>
+  entries: ReadonlyArray<WelcomeMessageEntry>,
+  options?: { readonly isAgain?: boolean | undefined }
 ) => Effect.Effect<ReadonlyArray<Either.Either<OpenedWelcome, OpenWelcomeError>>, StorageError, OpenContext> =
-  Effect.fn("OpenWelcome.openWelcomes")(function* (installationId, entries) {
+  Effect.fn("OpenWelcome.openWelcomes")(function* (installationId, entries, { isAgain = false } = {}) {
     yield* Effect.annotateCurrentSpan({ installationId, entries: entries.length })
     if (entries.length === 0) return []
-    yield* queueKeyRotationAfterWelcome(installationId)
+    if (!isAgain) yield* queueKeyRotationAfterWelcome(installationId)
     const store = yield* KeyPackageStore
     const installationKey = yield* store.getInstallationKey(installationId)
     const packages: Packages = new Map()

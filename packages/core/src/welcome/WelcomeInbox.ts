@@ -195,14 +195,16 @@ export interface Options {
 }
 
 /**
- * How entries are opened: one result for each, in order. Asks for the rotation that follows a Welcome.
+ * How entries are opened: one result for each, in order. Asks for the rotation that follows a Welcome, unless all of them were
+ * tried before.
  *
  * @since 1.0.0
  * @category models
  */
 export type Open<R> = (
   installationId: InstallationId,
-  entries: ReadonlyArray<WelcomeMessageEntry>
+  entries: ReadonlyArray<WelcomeMessageEntry>,
+  options: { readonly isAgain: boolean }
 ) => Effect.Effect<ReadonlyArray<Either.Either<OpenedWelcome, OpenWelcomeError>>, StorageError, R>
 
 /**
@@ -459,7 +461,8 @@ export const makeWith = <R>(
       ): Effect.Effect<Results, StorageError> =>
         open(
           installationId,
-          tasks.map(({ entry }) => entry.value)
+          tasks.map(({ entry }) => entry.value),
+          { isAgain: tasks.every(({ before }) => Option.isSome(before)) }
         ).pipe(
           Effect.provide(context),
           Effect.catchAllDefect((defect) => {

@@ -188,6 +188,46 @@ describe("WelcomeInbox and Cleaner", () => {
       expect(handed.length).toBe(20)
     }))
 
+  test("a Welcome that the app does not take is tried again, and makes no more than one rotation", () =>
+    Effect.gen(function* () {
+      const ours = yield* App.register({ includePostQuantum: true, owner: "11" })
+      const api = yield* ApiClient
+      const faults = yield* Faults.Faults
+      let attempts = 0
+      const refuse = (delivery: WelcomeInbox.Delivery) =>
+        Effect.suspend(() => {
+          attempts = delivery.attempt
+          return Effect.fail("not now")
+        })
+      yield* withProcess((inbox) =>
+        Effect.gen(function* () {
+          const fiber = yield* Effect.fork(inbox.run(ours, refuse))
+          yield* TestClock.adjust("1 minute")
+          yield* faults.clearCalls
+          const row = yield* App.servedRow(ours)
+          if (row === undefined) return expect.fail("nothing served")
+          yield* api.sendWelcomeMessages([
+            {
+              _tag: "Welcome",
+              installationKey: InstallationIds.toPublicKey(ours),
+              data: new TextEncoder().encode("nothing right inside"),
+              hpkePublicKey: row.keyPackage.initKey,
+              wrapperAlgorithm: 1,
+              welcomeMetadata: new Uint8Array(0)
+            }
+          ])
+          for (let attempt = 1; attempt <= 8; attempt++) {
+            yield* TestClock.adjust("5 minutes")
+            yield* until(() => attempts >= attempt)
+          }
+          expect(attempts).toBeGreaterThanOrEqual(8)
+          yield* TestClock.adjust("1 minute")
+          expect((yield* faults.callsOf("uploadKeyPackage")).length).toBe(1)
+          yield* Fiber.interrupt(fiber)
+        })
+      )
+    }))
+
   test("[58] a thousand Welcomes at once make one rotation, and each is handed over", () =>
     Effect.gen(function* () {
       const ours = yield* App.register({ includePostQuantum: true, owner: "11" })
