@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import { withinAttempt } from "../lifecycle/RetryPolicy.ts"
 import {
   ApiClient,
   ApiClientError,
@@ -24,13 +25,16 @@ const gather = <K, A>(
   scope: Scope.Scope,
   limit: number,
   operation: ApiClientError["operation"],
-  ask: (keys: ReadonlyArray<K>) => Answers<A>
+  request: (keys: ReadonlyArray<K>) => Answers<A>
 ): ((key: K) => Effect.Effect<A, ApiClientError>) => {
   interface Waiting {
     readonly key: K
     readonly answer: Deferred.Deferred<A, ApiClientError>
   }
   let gathered: Array<Waiting> = []
+
+  // Those who ask give up by themselves, which ends no request that they share.
+  const ask = (keys: ReadonlyArray<K>): Answers<A> => withinAttempt(operation)(request(keys))
 
   const askOne = (key: K): Effect.Effect<A, ApiClientError> =>
     Effect.flatMap(ask([key]), ([answer]) =>
@@ -73,8 +77,14 @@ const gather = <K, A>(
   return (key) =>
     Effect.gen(function* () {
       const answer = yield* Deferred.make<A, ApiClientError>()
-      gathered.push({ key, answer })
-      if (gathered.length === 1) yield* Effect.forkIn(Effect.zipRight(eventLoop.turn, flush), scope)
+      // The first of a turn has it end, also where it is interrupted itself: the others wait for that.
+      yield* Effect.uninterruptible(
+        Effect.suspend(() =>
+          gathered.push({ key, answer }) === 1
+            ? Effect.forkIn(Effect.interruptible(Effect.zipRight(eventLoop.turn, flush)), scope)
+            : Effect.void
+        )
+      )
       return yield* Deferred.await(answer)
     })
 }

@@ -2,7 +2,9 @@
 import { describe, expect, it } from "@effect/vitest"
 import { InboxId } from "@keyward/core/identity/InboxId"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
+import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { ApiClient, ApiClientError } from "@keyward/core/ports/ApiClient"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
@@ -74,6 +76,29 @@ describe("coalescedReads", () => {
       expect((yield* fetchEach(second, 5)).map(Either.isRight)).toEqual([true, true, true, false, true])
       expect(poisoned.sizes).toEqual([5, 1, 1, 1, 1, 1])
     }).pipe(Effect.scoped)
+  })
+
+  it.live("a shared request that is never answered ends when an attempt does, and is nobody's to leave behind", () => {
+    let running = 0
+    const silent = recording(() =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => void running++),
+        () => Effect.never,
+        () => Effect.sync(() => void running--)
+      )
+    )
+    return Effect.gen(function* () {
+      const settings = yield* LifecycleSettings
+      const attempts = Effect.gen(function* () {
+        const api = yield* coalescedReads.make(yield* ApiClient)
+        const answers = yield* fetchEach(api, 3)
+        expect(answers).toMatchObject([1, 2, 3].map(() => ({ _tag: "Left", left: { reason: "Timeout" } })))
+        expect(Either.isLeft(yield* Effect.either(api.fetchKeyPackages([id(1)])))).toBe(true)
+        expect(silent.sizes).toEqual([3, 1])
+        expect(running).toBe(0)
+      })
+      yield* Effect.provideService(attempts, LifecycleSettings, { ...settings, attemptTimeout: Duration.millis(20) })
+    }).pipe(Effect.scoped, Effect.timeout("5 seconds"), Effect.provide(silent.layer))
   })
 
   it.live("an answer that is too short is asked again for those it leaves out", () => {
