@@ -396,6 +396,32 @@ describe("a schedule that cannot be read", () => {
   )
 })
 
+describe("an installation that cannot be named", () => {
+  for (const id of ["NOT HEX", "Z".repeat(64), "A".repeat(64), "0".repeat(63)]) {
+    it.effect(`${id.slice(0, 8)} x ${id.length}: stops nobody else from being found when something is due`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        const { two } = yield* withStore(file, populate)
+        const other = two.installation.installationId
+        yield* damage(
+          file,
+          `UPDATE keyward_installations SET installation_id = '${id}', due_at = 1 WHERE seq = 1`,
+          `UPDATE keyward_installations SET due_at = ${T0_MILLIS} WHERE seq = 2`
+        )
+        yield* withStore(
+          file,
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            expect(yield* store.findDue({ now: T0, limit: 1 })).toEqual([{ installationId: other, dueAt: T0 }])
+            expect(yield* store.nextDueAt(DateTime.unsafeMake(0))).toEqual(Option.some(T0))
+          })
+        )
+      }).pipe(Effect.scoped)
+    )
+  }
+})
+
 describe("the tables", () => {
   const impossible = [
     "UPDATE keyward_key_packages SET state = 'Sent'",

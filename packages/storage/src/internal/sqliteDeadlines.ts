@@ -12,11 +12,17 @@ import { conflict } from "./sqliteErrors.ts"
 import { announce, millis, reschedule } from "./sqliteLeases.ts"
 import * as rows from "./sqliteRows.ts"
 
+/** An id as this library writes it: one that other hands have changed stops nobody else from being found. */
+const IS_NAMED = "length(installation_id) = 64 AND installation_id NOT GLOB '*[^0-9a-f]*'"
+
 /** The first of a range of deadlines, without the installations of a JSON array of ids. */
 const selectDue = (range: string) => `SELECT installation_id, due_at FROM keyward_installations
-  WHERE due_at ${range} ? AND installation_id NOT IN (SELECT value FROM json_each(?)) ORDER BY due_at, seq LIMIT ?`
+  WHERE due_at ${range} ? AND ${IS_NAMED} AND installation_id NOT IN (SELECT value FROM json_each(?))
+  ORDER BY due_at, seq LIMIT ?`
 const SELECT_PASSED = selectDue("<=")
 const SELECT_TOO_FAR_AHEAD = selectDue(">")
+const SELECT_NEXT = `SELECT installation_id, due_at FROM keyward_installations
+  WHERE due_at > ? AND ${IS_NAMED} ORDER BY due_at, seq LIMIT 1`
 
 /** The methods of the port that are about deadlines. */
 export const make = (
@@ -49,10 +55,7 @@ export const make = (
     ),
 
     nextDueAt: Effect.fn("SqliteKeyPackageStore.nextDueAt")((now) =>
-      query(
-        `SELECT installation_id, due_at FROM keyward_installations WHERE due_at > ? ORDER BY due_at, seq LIMIT 1`,
-        millis(now)
-      ).pipe(
+      query(SELECT_NEXT, millis(now)).pipe(
         Effect.flatMap(([raw]) =>
           raw === undefined ? Effect.succeedNone : Effect.map(rows.due(raw), ({ dueAt }) => Option.some(dueAt))
         ),
