@@ -6,18 +6,23 @@ import { inspect } from "node:util"
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Arbitraries from "@keyward/test-utils/Arbitraries"
 import { snapshot } from "@keyward/test-utils/contracts/KeyPackageStoreContract"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as SqliteKeyPackageStore from "../src/SqliteKeyPackageStore.ts"
 import {
@@ -470,6 +475,39 @@ describe("[78] secrets", () => {
       const secret = Buffer.from(new Uint8Array(32).map((_, index) => index + 100))
       yield* withSql(file, (sql) => Effect.zipRight(sql`CREATE TABLE t (b)`, sql`INSERT INTO t VALUES (${secret})`))
       expect(raw(file).includes(secret)).toBe(true)
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("a lowered deadline", () => {
+  it.effect("is announced also where its caller is interrupted as it becomes durable", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      const announced: Array<string> = []
+      const body = Effect.gen(function* () {
+        const { one, two } = yield* populate
+        const store = yield* KeyPackageStore
+        const { installationId } = one.installation
+        const lowered = yield* store.deadlineLowered
+        yield* Effect.forkScoped(Stream.runForEach(lowered, (id) => Effect.sync(() => announced.push(id))))
+        const lower = (hours: number) => Schedule.requestProbe(DateTime.subtract(T0, { hours }))
+        // Two writes share a commit: the second interrupts the first, which has run and waits for it.
+        const first = yield* Effect.fork(store.modifySchedule(installationId, lower(2)))
+        const second = yield* Effect.fork(
+          store.modifySchedule(two.installation.installationId, (schedule) => {
+            first.unsafeInterruptAsFork(FiberId.none)
+            return lower(1)(schedule)
+          })
+        )
+        expect(Exit.isInterrupted(yield* Fiber.await(first))).toBe(true)
+        yield* Fiber.join(second)
+        const found = Option.getOrThrow(yield* store.getInstallation(installationId))
+        expect(found.schedule.probeAt).toEqual(Option.some(DateTime.subtract(T0, { hours: 2 })))
+        yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+        expect(announced.toSorted()).toEqual([installationId, two.installation.installationId].toSorted())
+      })
+      yield* withStore(file, Effect.scoped(body))
     }).pipe(Effect.scoped)
   )
 })

@@ -10,6 +10,7 @@ import type { Schedule } from "@keyward/core/lifecycle/Schedule"
 import type { KeyPackageStore, Reschedule } from "@keyward/core/ports/KeyPackageStore"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as PubSub from "effect/PubSub"
 import type { Database } from "./sqliteDatabase.ts"
@@ -79,12 +80,19 @@ export const reschedule =
       return { schedule: next.value, isLowered }
     })
 
-/** Runs a write, and says once it is durable that a deadline was lowered by it. */
+/**
+ * Runs a write, and says once it is durable that a deadline was lowered by it. An interrupted one may have become durable all the
+ * same: saying so in vain costs one look.
+ */
 export const announce =
   ({ lowered }: Database, id: InstallationId) =>
   <A, E, R>(write: Effect.Effect<readonly [A, Pick<Rescheduled, "isLowered">], E, R>): Effect.Effect<A, E, R> =>
     write.pipe(
-      Effect.tap(([, { isLowered }]) => (isLowered ? PubSub.publish(lowered, id) : Effect.void)),
+      Effect.onExit((exit) =>
+        (Exit.isSuccess(exit) ? exit.value[1].isLowered : Exit.isInterrupted(exit))
+          ? PubSub.publish(lowered, id)
+          : Effect.void
+      ),
       Effect.map(([value]) => value)
     )
 
