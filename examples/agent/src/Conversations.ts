@@ -129,6 +129,13 @@ export const make = Effect.gen(function* () {
         SET cursor = excluded.cursor, key_id = excluded.key_id, state = excluded.state`
     )
 
+  /** Whether we are a member, and were not removed. */
+  const isIn = (groupId: Uint8Array) =>
+    Effect.gen(function* () {
+      const rows = yield* sql`SELECT 1 FROM agent_groups WHERE group_id = ${groupId}`
+      return rows.length > 0 && (yield* load(groupId)).state.groupActiveState.kind === "active"
+    })
+
   /** What a message does to the state, and what it says. What cannot be read changes nothing. */
   const take = (entry: GroupMessageEntry, state: ClientState) =>
     Effect.gen(function* () {
@@ -181,18 +188,21 @@ export const make = Effect.gen(function* () {
     /** Where each group is read up to. */
     subscriptions,
 
-    /** The group is ours from the message on that added us. */
+    /**
+     * The group is ours from the message on that added us. One that we are in stays as it is: anyone may make a group of the
+     * same id.
+     */
     join: ({ commit, welcome }: WelcomeInbox.Opened) =>
-      sql.withTransaction(
-        Effect.zipRight(
-          save(
-            welcome.groupId,
-            Redacted.value(welcome.state),
-            Option.match(welcome.metadata, { onNone: () => 0n, onSome: ({ messageCursor }) => messageCursor })
-          ),
-          commit
-        )
-      ),
+      Effect.gen(function* () {
+        if (!(yield* isIn(welcome.groupId))) {
+          const cursor = Option.match(welcome.metadata, {
+            onNone: () => 0n,
+            onSome: ({ messageCursor }) => messageCursor
+          })
+          yield* save(welcome.groupId, Redacted.value(welcome.state), cursor)
+        }
+        yield* commit
+      }).pipe(sql.withTransaction, mutex.withPermits(1)),
 
     /** What was said in all groups since the last time. */
     read: Effect.gen(function* () {

@@ -31,6 +31,7 @@ import * as SqliteWelcomeCursorStore from "@keyward/storage/SqliteWelcomeCursorS
 import * as DevNode from "@keyward/test-utils/devnode/DevNode"
 import * as RealClient from "@keyward/test-utils/RealClient"
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import { isConfigError } from "effect/ConfigError"
 import * as Console from "effect/Console"
@@ -181,11 +182,16 @@ const alone = Effect.gen(function* () {
   return yield* Effect.provide(agent(friend(grpcUrl)), live(setup))
 }).pipe(Effect.provide(Layer.merge(DevNode.layer(), NodeCrypto.layer)), Effect.scoped)
 
+const walletKey = Config.validate(Config.redacted("WALLET_KEY"), {
+  message: "WALLET_KEY: expected 0x and 64 hex digits",
+  validation: (key) => /^0x[0-9a-f]{64}$/i.test(Redacted.value(key))
+})
+
 const onNode = (nodeUrl: string) =>
   Effect.gen(function* () {
     const setup: Setup = {
       nodeUrl,
-      walletKey: yield* Config.redacted("WALLET_KEY"),
+      walletKey: yield* walletKey,
       database: yield* Config.string("KEYWARD_DB"),
       sealingKey: yield* AesGcmKeySealer.key("SEALING_KEY")
     }
@@ -203,7 +209,10 @@ const program = Effect.flatMap(
 
 // Only the whole of a ConfigError names what is missing.
 const fiber = Effect.runFork(
-  Effect.tapError(program, (error) => Console.error(isConfigError(error) ? String(error) : error.message))
+  program.pipe(
+    Effect.tapError((error) => Console.error(isConfigError(error) ? String(error) : error.message)),
+    Effect.tapDefect((bug) => Console.error(Cause.pretty(bug)))
+  )
 )
 const stop = () => Effect.runFork(Fiber.interrupt(fiber))
 process.on("SIGINT", stop).on("SIGTERM", stop)

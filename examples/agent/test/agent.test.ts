@@ -130,9 +130,13 @@ withReal(
 
 it("says what is missing", () =>
   Effect.gen(function* () {
-    const agent = yield* start({ XMTP_URL: "http://127.0.0.1:1", KEYWARD_DB: "", WALLET_KEY: "" })
-    yield* agent.line(/^stderr: .*SEALING_KEY/)
-    yield* agent.line(/^exit 1$/)
+    const nowhere = { XMTP_URL: "http://127.0.0.1:1", KEYWARD_DB: "" }
+    const unsealed = yield* start({ ...nowhere, WALLET_KEY: generatePrivateKey() })
+    yield* unsealed.line(/^stderr: .*SEALING_KEY/)
+    yield* unsealed.line(/^exit 1$/)
+    const unsigned = yield* start({ ...nowhere, SEALING_KEY: "42".repeat(32), WALLET_KEY: "0xabc" })
+    yield* unsigned.line(/^stderr: .*WALLET_KEY/)
+    yield* unsigned.line(/^exit 1$/)
   }).pipe(Effect.scoped, Effect.runPromise))
 
 it("takes bytes that are no text for none", () => {

@@ -62,6 +62,7 @@ export interface JoiningKeyPackage {
  * @category models
  */
 export interface JoinedGroup {
+  /** As its creator chose it: whoever knows the id of a group can make another of that id. An app keeps the one that it is in. */
   readonly groupId: Uint8Array
   readonly epoch: bigint
   /** Everyone, us included, from left to right. Each is an installation of its inbox. */
