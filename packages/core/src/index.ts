@@ -4,6 +4,9 @@
  * Reached by their own path, since they do not load everywhere:
  * - `@keyward/core/identity/FastCurveBackend` (Node)
  * - `@keyward/core/postquantum/XWing` (Node)
+ * - `@keyward/core/welcome/OpenWelcome` (Node)
+ * - `@keyward/core/welcome/WelcomeInbox` (Node)
+ * - `@keyward/core/welcome/WelcomeWrapper` (Node)
  * - `@keyward/core/crypto/FastMlsCrypto` (Node)
  * - `@keyward/core/crypto/NodeCrypto` (Node)
  * - `@keyward/core/crypto/NodeMlsCrypto` (Node)
@@ -261,6 +264,27 @@ export * as SmartContractWallet from "./identity/signature/SmartContractWallet.t
 export * as VerifiedSignature from "./identity/signature/VerifiedSignature.ts"
 
 /**
+ * Erases private keys that nothing can need any more.
+ *
+ * @since 1.0.0
+ */
+export * as Cleaner from "./lifecycle/Cleaner.ts"
+
+/**
+ * Whether the wall clock can be believed when it says that keys may be erased.
+ *
+ * @since 1.0.0
+ */
+export * as ClockGuard from "./lifecycle/ClockGuard.ts"
+
+/**
+ * Whether an installation can be invited, in words, and what puts it right.
+ *
+ * @since 1.0.0
+ */
+export * as Explanation from "./lifecycle/Explanation.ts"
+
+/**
  * Changing who belongs to an inbox.
  *
  * @since 1.0.0
@@ -296,6 +320,13 @@ export * as Lease from "./lifecycle/Lease.ts"
 export * as Ledger from "./lifecycle/Ledger.ts"
 
 /**
+ * What happened to the key packages, as it happens.
+ *
+ * @since 1.0.0
+ */
+export * as LifecycleEvents from "./lifecycle/LifecycleEvents.ts"
+
+/**
  * The numbers of a key package's life.
  *
  * @since 1.0.0
@@ -303,11 +334,25 @@ export * as Ledger from "./lifecycle/Ledger.ts"
 export * as LifecycleSettings from "./lifecycle/LifecycleSettings.ts"
 
 /**
+ * Whether an installation can be invited.
+ *
+ * @since 1.0.0
+ */
+export * as Reachability from "./lifecycle/Reachability.ts"
+
+/**
  * Registration.
  *
  * @since 1.0.0
  */
 export * as Registration from "./lifecycle/Registration.ts"
+
+/**
+ * The permit to erase the private keys of one key package.
+ *
+ * @since 1.0.0
+ */
+export * as RetirementPermit from "./lifecycle/RetirementPermit.ts"
 
 /**
  * When a failed call is sent again.
@@ -324,6 +369,27 @@ export * as RetryPolicy from "./lifecycle/RetryPolicy.ts"
 export * as Rotation from "./lifecycle/Rotation.ts"
 
 /**
+ * What is due for one installation, and when.
+ *
+ * @since 1.0.0
+ */
+export * as Schedule from "./lifecycle/Schedule.ts"
+
+/**
+ * Keeps every installation of a store reachable.
+ *
+ * @since 1.0.0
+ */
+export * as Scheduler from "./lifecycle/Scheduler.ts"
+
+/**
+ * The proof that the network serves a package of ours.
+ *
+ * @since 1.0.0
+ */
+export * as SeenServed from "./lifecycle/SeenServed.ts"
+
+/**
  * What runs under a lease, and only while it lasts.
  *
  * @since 1.0.0
@@ -331,11 +397,60 @@ export * as Rotation from "./lifecycle/Rotation.ts"
 export * as UnderLease from "./lifecycle/UnderLease.ts"
 
 /**
+ * What one installation needs now.
+ *
+ * @since 1.0.0
+ */
+export * as Upkeep from "./lifecycle/Upkeep.ts"
+
+/**
  * The proof that the network accepted a key package.
  *
  * @since 1.0.0
  */
 export * as UploadReceipt from "./lifecycle/UploadReceipt.ts"
+
+/**
+ * Who belongs to a group by its own word.
+ *
+ * @since 1.0.0
+ */
+export * as GroupMembership from "./welcome/GroupMembership.ts"
+
+/**
+ * What a group is, which never changes.
+ *
+ * @since 1.0.0
+ */
+export * as GroupMetadata from "./welcome/GroupMetadata.ts"
+
+/**
+ * From a Welcome to a member.
+ *
+ * @since 1.0.0
+ */
+export * as JoinGroup from "./welcome/JoinGroup.ts"
+
+/**
+ * Whether the members of a group are who the group says they are.
+ *
+ * @since 1.0.0
+ */
+export * as MemberAuthorization from "./welcome/MemberAuthorization.ts"
+
+/**
+ * Why a Welcome does not open.
+ *
+ * @since 1.0.0
+ */
+export * as WelcomeError from "./welcome/WelcomeError.ts"
+
+/**
+ * What a Welcome says beside the MLS message.
+ *
+ * @since 1.0.0
+ */
+export * as WelcomeMetadata from "./welcome/WelcomeMetadata.ts"
 
 /**
  * The network, as far as the life of a key package needs it.
@@ -357,6 +472,13 @@ export * as AssociationStateCache from "./ports/AssociationStateCache.ts"
  * @since 1.0.0
  */
 export * as Entropy from "./ports/Entropy.ts"
+
+/**
+ * The messages of groups, for an app that reads what it was invited to.
+ *
+ * @since 1.0.0
+ */
+export * as GroupMessages from "./ports/GroupMessages.ts"
 
 /**
  * The durable memory of a key package's life.
@@ -399,6 +521,20 @@ export * as Signer from "./ports/Signer.ts"
  * @since 1.0.0
  */
 export * as SmartContractWalletVerifier from "./ports/SmartContractWalletVerifier.ts"
+
+/**
+ * How far the Welcomes of each installation are read, durably.
+ *
+ * @since 1.0.0
+ */
+export * as WelcomeCursorStore from "./ports/WelcomeCursorStore.ts"
+
+/**
+ * How far the app has read the Welcomes of an installation.
+ *
+ * @since 1.0.0
+ */
+export * as WelcomeProgress from "./ports/WelcomeProgress.ts"
 
 /**
  * HPKE base mode (RFC 9180) with HKDF-SHA-256 and ChaCha20-Poly1305, over whichever KEM made the shared secret.

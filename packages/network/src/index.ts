@@ -44,3 +44,17 @@ export * as NodeSmartContractWalletVerifier from "./NodeSmartContractWalletVerif
  * @since 1.0.0
  */
 export * as Transport from "./Transport.ts"
+
+/**
+ * How a v3 node is asked, whatever it is asked for.
+ *
+ * @since 1.0.0
+ */
+export * as V3CallOptions from "./V3CallOptions.ts"
+
+/**
+ * The `GroupMessages` of a v3 node.
+ *
+ * @since 1.0.0
+ */
+export * as V3GroupMessages from "./V3GroupMessages.ts"

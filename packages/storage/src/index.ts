@@ -26,3 +26,10 @@ export * as SqliteAssociationStateCache from "./SqliteAssociationStateCache.ts"
  * @since 1.0.0
  */
 export * as SqliteKeyPackageStore from "./SqliteKeyPackageStore.ts"
+
+/**
+ * The places of installations in their Welcome topics, in SQLite.
+ *
+ * @since 1.0.0
+ */
+export * as SqliteWelcomeCursorStore from "./SqliteWelcomeCursorStore.ts"

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
  */
 export const turn: Effect.Effect<void> = Effect.async<void>((resume) => {
   // Not a timer, so no clock has a part in it.
+  const { clearImmediate, setImmediate } = globalThis
   const immediate = setImmediate(() => resume(Effect.void))
   return Effect.sync(() => clearImmediate(immediate))
 })

@@ -187,6 +187,7 @@ export class App {
         })
         yield* Effect.forever(
           Effect.zipRight(
+            // An app whose reading fails reads again, later.
             Effect.zipRight(attempt, Effect.ignore(this.read)),
             Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 8 : 1 + this.#world.random(24))))
           )

@@ -340,6 +340,7 @@ class Simulation {
           const struck: Effect.Effect<A, E | StorageError> = isStruck
             ? new StorageError({ operation, reason: trouble.reason })
             : run
+          // A call that is chosen to die takes its process with it: no failure of the effect.
           return orDie(operation, struck, usual.store(operation, struck))
         })
     }
