@@ -9,6 +9,7 @@ import {
   queueKeyRotationAfterWelcome,
   rotateAndUploadKeyPackage
 } from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { ApiClient, type ApiClientError } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore, StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
@@ -109,6 +110,59 @@ describe("wrong clocks", () => {
       }).pipe(Effect.provide(App.layer()))
     )
   }
+
+  it.scoped(
+    "[15] set back by half an hour with a request behind it: the next rotation clears it, and nothing spins",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const id = yield* App.register()
+        const { on, skew } = yield* machine
+        skew.offsetMillis = 1_800_000
+        yield* on(App.startScheduler())
+        yield* TestClock.adjust("1 second")
+        yield* faults.enqueue("uploadKeyPackage", Faults.failBeforeSend(Status.invalidArgument("validation failed")))
+        const rotateHere = (includePostQuantum: boolean) =>
+          TestApp.withTime(on(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum })), "1 second")
+        yield* Effect.flip(rotateHere(false))
+        skew.offsetMillis = 0
+        // The first sends what waits, the second makes another: asked for later than now, and due before.
+        yield* rotateHere(false)
+        yield* rotateHere(true)
+        yield* faults.clearCalls
+        yield* TestClock.adjust("2 hours")
+        expect((yield* uploads).length).toBeLessThanOrEqual(1)
+        expect((yield* expectServedOpens(id))._tag).toBe("Published")
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.live(
+    "[15] set back with more installations than hands, all of them busy: waits for a hand, and does not spin",
+    () =>
+      Effect.gen(function* () {
+        const store = yield* KeyPackageStore
+        const now = yield* DateTime.now
+        const [id] = yield* crowd(20, DateTime.add(now, { hours: 1 }))
+        if (id === undefined) return expect.fail("no installation")
+        yield* Effect.flatMap(Faults.Faults, ({ setRule }) => setRule(() => Option.some(Faults.hang())))
+        const skew = SkewedClock.skew()
+        const clock = SkewedClock.make(yield* Effect.clock, skew)
+        let reads = 0
+        const counting: Clock.Clock = {
+          ...clock,
+          // A loop that never ends would keep this test from failing.
+          currentTimeMillis: Effect.suspend(() => (++reads > 5000 ? Effect.never : clock.currentTimeMillis))
+        }
+        yield* Effect.withClock(App.startScheduler(), counting)
+        yield* Effect.sleep("50 millis")
+        skew.offsetMillis = -120_000
+        yield* store.modifySchedule(id, Schedule.requestProbe(DateTime.add(now, { minutes: 30 })))
+        yield* Effect.sleep("500 millis")
+        expect((yield* store.getInstallation(id))._tag).toBe("Some")
+        expect(reads).toBeLessThan(2000)
+      }).pipe(Effect.scoped, Effect.provide(App.layer()))
+  )
 
   it.scoped("[13] [14] two days ahead, just before the old keys may go: they stay until the clock is believed", () =>
     Effect.gen(function* () {

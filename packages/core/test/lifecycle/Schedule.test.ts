@@ -128,6 +128,8 @@ describe("Schedule", () => {
     expect(Schedule.published(times)(asked).requests).toEqual([])
     const meanwhile = Schedule.requestRotation("Queued", later("1 second"), later("5 seconds"))(Schedule.empty)
     expect(Schedule.published(times)(meanwhile).requests.length).toBe(1)
+    const early = Schedule.requestRotation("Queued", NOW, earlier("1 hour"))(meanwhile)
+    expect(Schedule.published(times)(early).requests[0]?.dueAt).toEqual(early.requests[0]?.requestedAt)
   })
 
   it.prop(

@@ -1,5 +1,7 @@
 /** The engine at work: when it rotates, what it repairs, what it erases, and what it leaves alone. */
 import { describe, expect, it } from "@effect/vitest"
+import * as InstallationId from "@keyward/core/identity/InstallationId"
+import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import {
   queueKeyRotation,
   queueKeyRotationAfterWelcome,
@@ -8,14 +10,17 @@ import {
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import { Signer } from "@keyward/core/ports/Signer"
 import { WelcomeProgress } from "@keyward/core/ports/WelcomeProgress"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
+import * as NodeState from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
+import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
 import * as App from "./SchedulerApp.ts"
 import * as TestApp from "./TestApp.ts"
 
@@ -316,4 +321,39 @@ describe("Scheduler", () => {
       expect(Schedule.dueAt(installation.schedule)).toMatchObject(Option.some({}))
     }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
+
+  for (const confirmBy of ["receipt", "readBack"] as const) {
+    it.scoped(
+      `[10] ${confirmBy}: a registration that broke off is looked after once a day, also once it is finished`,
+      () =>
+        Effect.gen(function* () {
+          yield* TestApp.start
+          const faults = yield* Faults.Faults
+          const memory = yield* MemoryKeyPackageStore
+          const register = TestApp.withTime(registerInstallation({ includePostQuantum: false })).pipe(
+            Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+          )
+          yield* faults.setRule((call) =>
+            call.method === "publishIdentityUpdate" ? Option.some(Faults.failBeforeSend()) : Option.none()
+          )
+          yield* Effect.flip(register)
+          yield* App.startScheduler()
+          yield* TestClock.adjust("2 days")
+          yield* memory.clearCalls
+          yield* TestClock.adjust("10 days")
+          const upkeeps = (yield* memory.calls).filter((call) => call.operation === "acquireLease").length
+          expect(upkeeps).toBeGreaterThanOrEqual(9)
+          expect(upkeeps).toBeLessThanOrEqual(15)
+
+          yield* faults.clear
+          const { installationId } = yield* register
+          const [served] = yield* App.history(installationId)
+          yield* Effect.flatMap(NodeState.NodeState, ({ keyPackages }) =>
+            keyPackages.remove(InstallationId.toPublicKey(installationId))
+          )
+          yield* TestClock.adjust("25 hours")
+          expect((yield* App.servedRow(installationId))?.historyId).toBe(served?.historyId)
+        }).pipe(App.withSettings({ confirmBy }), Effect.provide(App.layer()))
+    )
+  }
 })

@@ -4,7 +4,11 @@ import * as InstallationId from "@keyward/core/identity/InstallationId"
 import { PROFILE_VERSION } from "@keyward/core/keypackage/Profile"
 import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
 import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
-import { queueKeyRotation, rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import {
+  queueKeyRotation,
+  queueKeyRotationAfterWelcome,
+  rotateAndUploadKeyPackage
+} from "@keyward/core/lifecycle/Rotation"
 import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
@@ -303,6 +307,43 @@ describe("Upkeep", () => {
       expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.none())
       expect((yield* App.history(id)).at(-1)).toMatchObject({ historyId: 2, trigger: "Repair", _tag: "Published" })
     }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[50] [56] stays revoked while nobody can read the log, until the log names it again", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
+        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+      )
+      yield* look(id)
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("1 minute")
+      yield* faults.clearCalls
+      yield* faults.setRule((call) =>
+        call.method === "getIdentityUpdates" ? Option.some(Faults.failBeforeSend()) : Option.none()
+      )
+      const { reachability } = yield* TestApp.withTime(upkeep(id, { guard, look: true }))
+      expect(reachability).toMatchObject(Option.some({ _tag: "Revoked" }))
+      expect(Option.isSome((yield* scheduleOf(id)).revokedAt)).toBe(true)
+      expect((yield* uploads).length).toBe(0)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[75] a budget of nothing is no room at all", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const id = yield* App.register()
+      yield* App.startScheduler()
+      for (let times = 0; times < 20; times++) {
+        yield* queueKeyRotationAfterWelcome(id)
+        yield* TestClock.adjust("10 minutes")
+      }
+      expect((yield* uploads).length).toBe(1)
+    }).pipe(App.withSettings({ welcomeRotationsPerHour: 0 }), Effect.provide(App.layer()))
   )
 
   it.effect("a rotation that fails keeps nothing from being erased", () =>
