@@ -81,6 +81,9 @@ const LONGEST_TIMER = 6 * 3_600_000
 /** A wall clock that is this much behind what it was, in milliseconds, was set back. */
 const SET_BACK = 60_000
 
+/** How long the scheduler waits after a bug, in milliseconds. */
+const AFTER_A_DEFECT = 60_000
+
 /** The wait after an upkeep that left something due: 1 second doubling to 10 minutes. */
 const pauseAfter = (count: number): number => Math.min(1000 * 2 ** Math.min(count - 1, 16), 600_000)
 
@@ -289,6 +292,10 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
           EffectSchedule.tapInput((error: StorageError) => Effect.logWarning(error.message))
         )
       }),
+      // A defect is a bug, and must not end the upkeep of all, with nobody to say so.
+      Effect.catchAllDefect((defect) =>
+        Effect.zipRight(Effect.logError(`the scheduler died of ${kindOf(defect)}, and goes on`), sleep(AFTER_A_DEFECT))
+      ),
       Effect.forever
     )
 

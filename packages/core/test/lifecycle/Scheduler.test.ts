@@ -322,6 +322,26 @@ describe("Scheduler", () => {
     }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  it.scoped("a defect of the store does not end the scheduler, which goes on a minute later", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const id = yield* App.register()
+      const store = yield* KeyPackageStore
+      let defects = 0
+      const dying = KeyPackageStore.of({
+        ...store,
+        findDue: (options) => (defects > 0 && defects-- > 0 ? Effect.die(new Error("bug")) : store.findDue(options))
+      })
+      yield* Effect.provideService(App.startScheduler(), KeyPackageStore, dying)
+      yield* TestClock.adjust("1 minute")
+      defects = 3
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("4 minutes")
+      expect(defects).toBe(0)
+      expect((yield* App.servedRow(id))?.historyId).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   for (const confirmBy of ["receipt", "readBack"] as const) {
     it.scoped(
       `[10] ${confirmBy}: a registration that broke off is looked after once a day, also once it is finished`,
