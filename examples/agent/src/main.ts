@@ -80,10 +80,7 @@ const live = ({ database, nodeUrl, sealingKey, walletKey }: Setup) => {
     SqliteWelcomeCursorStore.layerClient
   ).pipe(
     Layer.provideMerge(
-      Layer.merge(
-        SqliteClient.layer({ filename: database }),
-        AesGcmKeySealer.layer({ keyId: "agent", key: sealingKey })
-      )
+      Layer.merge(SqliteClient.layer({ filename: database }), AesGcmKeySealer.layer({ keyId: "2026", key: sealingKey }))
     )
   )
   const network = Layer.merge(V3ApiClient.layer(), V3GroupMessages.layer()).pipe(

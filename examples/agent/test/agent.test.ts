@@ -30,10 +30,10 @@ const exited = (child: ChildProcess) =>
   })
 
 /** The program, until the scope ends. */
-const start = (env: Record<string, string> = {}) =>
+const start = (env: Record<string, string> = {}, main = "src/main.ts") =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, ["--import", "tsx", join(folder, "src/main.ts")], {
+      const child = spawn(process.execPath, ["--import", "tsx", join(folder, main)], {
         cwd: folder,
         env: { ...environment, ...env }
       })
@@ -124,6 +124,32 @@ withReal(
       expect(yield* second.line(/^inbox /)).toContain(inboxId)
       expect(yield* second.stop).toBe(0)
       expect(second.lines.filter((line) => /^stderr|^trouble|^invited| before$/.test(line))).toEqual([])
+    }).pipe(Effect.provide(DevNode.layer()), Effect.scoped, Effect.runPromise),
+  60_000
+)
+
+it(
+  "goes on with the database of the quickstart, as the same installation",
+  () =>
+    Effect.gen(function* () {
+      const { grpcUrl } = yield* DevNode.DevNode
+      const home = yield* Effect.acquireRelease(
+        Effect.promise(() => mkdtemp(join(tmpdir(), "keyward-agent-test-"))),
+        (path) => Effect.promise(() => rm(path, { recursive: true, force: true }))
+      )
+      const env = {
+        XMTP_URL: grpcUrl,
+        KEYWARD_DB: join(home, "keyward.db"),
+        SEALING_KEY: "42".repeat(32),
+        WALLET_KEY: generatePrivateKey()
+      }
+      const quickstart = yield* start(env, "../quickstart/src/main.ts")
+      yield* quickstart.line(/ replaced /)
+      yield* quickstart.line(/^exit 0$/)
+      const agent = yield* start(env)
+      yield* agent.line(/^inbox /)
+      expect(yield* agent.stop).toBe(0)
+      expect(agent.lines.filter((line) => /^stderr|#1 Published/.test(line))).toEqual([])
     }).pipe(Effect.provide(DevNode.layer()), Effect.scoped, Effect.runPromise),
   60_000
 )
