@@ -85,7 +85,8 @@ interface Evidence {
   readonly grace: Duration.Duration
   readonly ledger: InstallationLedger
   readonly observation: Observation
-  readonly isClockTrusted: boolean
+  /** The rows whose date has come by a clock that can be believed. */
+  readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   readonly isRotationFailing: boolean
   /** None where the app does not report; `unknown` where it does and cannot tell now. */
   readonly progress: Option.Option<WelcomeProgressReport> | "unknown"
@@ -97,11 +98,11 @@ const isServed = ({ served }: Observation, row: Ledger.Kept | Ledger.Quarantined
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { grace, isClockTrusted, isRotationFailing, ledger, now, observation, progress } = evidence
+  const { believed, grace, isRotationFailing, ledger, now, observation, progress } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
-  const isOver = DateTime.greaterThanOrEqualTo(now, deleteAt) && (isClockTrusted || hasPassed(deleteAt))
+  const isOver = DateTime.greaterThanOrEqualTo(now, deleteAt) && (believed.has(row) || hasPassed(deleteAt))
   if (!isOver || progress === "unknown") return false
 
   const isNewest = "_tag" in row && row === newestPublished(ledger)
@@ -176,11 +177,11 @@ export const clean: (
   const { cleanRetry, grace } = settings
   const now = yield* DateTime.now
   const progress = yield* askProgress(installationId)
-  const isClockTrusted = yield* guard.isTrusted(grace)
-  const isRotationFailing = Option.isSome(known.failures)
-  const evidence: Evidence = { now, grace, ledger, observation, isClockTrusted, isRotationFailing, progress }
-
   const rows = [...ledger.entries, ...ledger.quarantined]
+  const believed = new Set(yield* Effect.filter(rows, (row) => guard.isTrusted(grace, deleteAtOf(row, grace))))
+  const isRotationFailing = Option.isSome(known.failures)
+  const evidence: Evidence = { now, grace, ledger, observation, believed, isRotationFailing, progress }
+
   const due = rows.filter((row) => mayErase(row, evidence))
   const left = rows.filter((row) => !due.includes(row))
   const nextAt = nextLook(left, now, settings)

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as ClockGuard from "@keyward/core/lifecycle/ClockGuard"
 import * as SkewedClock from "@keyward/test-utils/simulation/SkewedClock"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
@@ -17,7 +18,7 @@ const guarded = <A>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.Skew) 
     const skew = SkewedClock.skew()
     const wrong = Effect.provide(SkewedClock.layer(skew))
     const guard = yield* wrong(ClockGuard.make)
-    return yield* use({ isTrusted: (grace) => wrong(guard.isTrusted(grace)) }, skew)
+    return yield* use({ isTrusted: (grace, time) => wrong(guard.isTrusted(grace, time)) }, skew)
   })
 
 describe("ClockGuard", () => {
@@ -64,6 +65,27 @@ describe("ClockGuard", () => {
         expect(yield* guard.isTrusted(GRACE)).toBe(false)
       })
     )
+  )
+
+  it.effect(
+    "[18] a machine that sleeps every night is in doubt for ever, but not about what was long ago either way",
+    () =>
+      guarded((guard, skew) =>
+        Effect.gen(function* () {
+          const deleteAt = DateTime.add(TestApp.START, { hours: 24 })
+          const believed: Array<boolean> = []
+          for (let night = 0; night < 4; night++) {
+            yield* TestClock.adjust("16 hours")
+            skew.offsetMillis += 8 * 3_600_000
+            believed.push(yield* guard.isTrusted(GRACE, deleteAt))
+            expect(yield* guard.isTrusted(GRACE)).toBe(false)
+          }
+          // Awake for 16 and 32 hours; and never by less than it was awake.
+          expect(believed).toEqual([false, true, true, true])
+          skew.offsetMillis += 365 * 86_400_000
+          expect(yield* guard.isTrusted(GRACE, DateTime.add(TestApp.START, { days: 5 }))).toBe(false)
+        })
+      )
   )
 
   it.effect("a second step begins the doubt anew, and a step back to what was right is a step", () =>
