@@ -10,11 +10,12 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import type { LifecycleSettingsShape } from "@keyward/core/lifecycle/LifecycleSettings"
 import * as LifecycleRotation from "@keyward/core/lifecycle/Rotation"
 import * as KeywardScheduler from "@keyward/core/lifecycle/Scheduler"
-import type { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import type { KeyPackageStore, StorageError } from "@keyward/core/ports/KeyPackageStore"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
+import type { Operation as StoreOperation } from "../MemoryKeyPackageStore.ts"
 import * as MemoryKeyPackageStore from "../MemoryKeyPackageStore.ts"
 import { App } from "./App.ts"
 import { type Violation, Watch } from "./Invariants.ts"
@@ -147,7 +148,8 @@ const play = async (scenario: Scenario, seed: number, point: Point | undefined) 
       around: (process) => {
         const usual = world.usual(process)
         return {
-          store: (operation, run) => around(operation, run, usual.store(operation, run)),
+          store: <A, E>(operation: StoreOperation, run: Effect.Effect<A, E>): Effect.Effect<A, E | StorageError> =>
+            around(operation, run, usual.store(operation, run)),
           api: (operation, run) => around(operation, run, usual.api(operation, run))
         }
       }

@@ -405,7 +405,10 @@ class Simulation {
       name: "owner",
       store: MemoryKeyPackageStore.layerShared(this.#database),
       services: Layer.empty,
-      around: () => ({ store: (_, run) => run, api: (_, run) => run })
+      around: () => ({
+        store: <A, E>(_: StoreOperation, run: Effect.Effect<A, E>): Effect.Effect<A, E | StorageError> => run,
+        api: (_, run) => run
+      })
     })
     this.#owner.run(effect)
   }
