@@ -26,7 +26,7 @@ export interface GroupMembership {
 const isInboxId = Schema.is(InboxId)
 
 /** Far more than a group of XMTP can have, which is 250: each is asked for. */
-const MAX_INBOXES = 4096
+const MAX_INBOXES = 512
 /** Each of these inboxes has ten installations at most. */
 const MAX_FAILED_INSTALLATIONS = 10 * MAX_INBOXES
 
