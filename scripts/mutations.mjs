@@ -127,7 +127,7 @@ const mutations = [
     name: "clock-believed",
     mistake: "a clock in doubt may erase",
     file: lifecycle("Cleaner"),
-    edits: [[" && (isClockTrusted || hasPassed(deleteAt))", ""]],
+    edits: [[" && (believed.has(row) || hasPassed(deleteAt))", ""]],
     test: test("Cleaner"),
     title: "erases nothing by a clock in doubt"
   },
@@ -135,7 +135,7 @@ const mutations = [
     name: "step-unnoticed",
     mistake: "a step of the wall clock is not noticed",
     file: lifecycle("ClockGuard"),
-    edits: [["drift > TOLERANCE_NANOS ? monotonic", "drift < 0n ? monotonic"]],
+    edits: [["hasStepped ? monotonic", "ahead === 1n ? monotonic"]],
     test: test("ClockGuard"),
     title: "after a step of the wall clock"
   },
@@ -230,7 +230,7 @@ const mutations = [
     name: "no-budget",
     mistake: "Welcomes may force any number of rotations",
     file: lifecycle("Upkeep"),
-    edits: [["return recent.length < limit || oldest === undefined", "return limit > 0 || oldest === undefined"]],
+    edits: [["if (recent.length < limit) return Option.none()", "if (limit > 0) return Option.none()"]],
     test: test("Scheduler"),
     title: "[75] a flood of Welcomes"
   },
