@@ -35,6 +35,7 @@ import { generatePrivateKey, privateKeyToAccount } from "viem/accounts"
 import type { Case } from "../Harness.ts"
 import { startNode } from "./rotation.ts"
 
+/** The herd; `HERD=500` makes a smaller one. */
 const INSTALLATIONS = Number(process.env["HERD"] ?? 5_000)
 
 /** A fifth of the herd: our rotations are to be five times as fast as the real client's registrations. */
