@@ -169,6 +169,12 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
       return yield* Effect.dieMessage("LifecycleSettings: probeInterval must be at most a week")
     }
     const nap = Duration.min(LONGEST_NAP, options.maximumNap ?? LONGEST_NAP)
+    // With less than this the loop would begin nothing, or never sleep.
+    if (!(burst >= 1 && concurrency >= 1 && perMinute > 0 && Duration.toMillis(nap) >= 1)) {
+      return yield* Effect.dieMessage(
+        "Scheduler: burst and concurrency must be at least 1, perMinute more than 0, maximumNap at least a millisecond"
+      )
+    }
     const bucket = new TokenBucket(perMinute, burst, yield* Clock.currentTimeMillis)
 
     /** One signal stands for any number. */

@@ -83,6 +83,21 @@ describe("Scheduler", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
+  it.scoped("refuses numbers with which it would begin nothing or never sleep", () =>
+    Effect.gen(function* () {
+      for (const options of [
+        { burst: 0 },
+        { concurrency: 0 },
+        { perMinute: 0 },
+        { perMinute: Number.NaN },
+        { maximumNap: 0 }
+      ]) {
+        const exit = yield* Effect.exit(App.startScheduler(options))
+        expect(exit).toMatchObject({ _tag: "Failure", cause: { _tag: "Die" } })
+      }
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped("[77] asks the store nothing while nothing is due", () =>
     Effect.gen(function* () {
       yield* TestApp.start

@@ -328,11 +328,6 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           Effect.zipRight(refuseNesting, enter(restore, body, { isDurable, isAlone: false }))
         )
 
-    /** Until the group that has the connection has ended: all at once, and not one after the other. */
-    const whenFree: Effect.Effect<void> = Effect.suspend(() =>
-      current === undefined ? Effect.void : Effect.zipRight(Deferred.await(current.ended), whenFree)
-    )
-
     return {
       query,
       execute: run,
