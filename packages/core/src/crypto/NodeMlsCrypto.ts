@@ -56,7 +56,7 @@ interface SigningKey {
 const VERIFYING_KEYS = 1024
 
 /**
- * The functions by themselves, for code that is not an Effect. Signing keys are kept as long as the `Redacted` they came
+ * The functions by themselves, for code that is not an Effect. Private keys are kept as long as the `Redacted` they came
  * in, the latest 1024 verifying keys until newer ones push them out.
  *
  * @since 1.0.0
@@ -64,6 +64,7 @@ const VERIFYING_KEYS = 1024
  */
 export const make = (): MlsCryptoShape => {
   const signingKeys = new WeakMap<Redacted.Redacted<Uint8Array>, SigningKey>()
+  const agreementKeys = new WeakMap<Redacted.Redacted<Uint8Array>, KeyObject>()
   const verifyingKeys = new Map<string, KeyObject>()
 
   const signingKey = (seed: Redacted.Redacted<Uint8Array>): SigningKey => {
@@ -74,6 +75,15 @@ export const make = (): MlsCryptoShape => {
     const key = privateKeyObject("Ed25519", bytes)
     const fresh = { key, publicKey: publicHalf(key) }
     signingKeys.set(seed, fresh)
+    return fresh
+  }
+
+  const agreementKey = (privateKey: Redacted.Redacted<Uint8Array>): KeyObject => {
+    const bytes = Redacted.value(privateKey)
+    const known = agreementKeys.get(privateKey)
+    if (known !== undefined) return known
+    const fresh = privateKeyObject("X25519", bytes)
+    agreementKeys.set(privateKey, fresh)
     return fresh
   }
 
@@ -124,10 +134,10 @@ export const make = (): MlsCryptoShape => {
     ed25519VerifyStrict: (publicKey, message, signature) =>
       mayVerify(publicKey, signature) && verify(null, message, verifyingKey(publicKey), signature),
     ed25519VerifyStrictAll: verifyOnPool,
-    x25519PublicKey: (privateKey) => publicHalf(privateKeyObject("X25519", Redacted.value(privateKey))),
+    x25519PublicKey: (privateKey) => publicHalf(agreementKey(privateKey)),
     x25519: (privateKey, publicKey) => {
       if (publicKey.length !== 32) return Option.none()
-      const own = privateKeyObject("X25519", Redacted.value(privateKey))
+      const own = agreementKey(privateKey)
       try {
         return Option.some(
           new Uint8Array(diffieHellman({ privateKey: own, publicKey: publicKeyObject("X25519", publicKey) }))

@@ -76,8 +76,19 @@ const wiping = <A>(secret: Uint8Array, use: (secret: Uint8Array) => A): A => {
   }
 }
 
+/** A private key in the form in which it is used. */
+interface Expanded {
+  readonly x25519PrivateKey: Redacted.Redacted<Uint8Array>
+  readonly x25519PublicKey: Uint8Array
+  /** ML-KEM decapsulation. */
+  readonly mlKem: (ciphertext: Uint8Array) => Uint8Array
+}
+
 /**
  * X-Wing with OpenSSL's X25519, SHAKE256 and SHA3-256. Needs a Node whose OpenSSL has SHAKE256.
+ *
+ * Expanding a seed is two thirds of a decapsulation. A seed that is used once is expanded and wiped; what a seed expands to
+ * that is used again is kept as long as the `Redacted` that it came in.
  *
  * @since 1.0.0
  * @category constructors
@@ -86,6 +97,36 @@ export const makeNative = (crypto: Pick<MlsCryptoShape, "x25519" | "x25519Public
   /** The 64-byte seed of the ML-KEM key and the X25519 private key (draft section 5.2, `expandDecapsulationKey`). */
   const expand = (seed: Redacted.Redacted<Uint8Array>): Uint8Array =>
     createHash("shake256", { outputLength: 96 }).update(seedBytes(seed, SEED_BYTES)).digest()
+
+  /** Used before: once, or more often. */
+  const used = new WeakMap<Redacted.Redacted<Uint8Array>, Expanded | "Once">()
+
+  /** The key of a seed, and how to forget it after use. */
+  const keyOf = (seed: Redacted.Redacted<Uint8Array>): { readonly key: Expanded; readonly wipe: () => void } => {
+    // Read first: a seed that was wiped must not go on opening.
+    seedBytes(seed, SEED_BYTES)
+    const before = used.get(seed)
+    if (before !== undefined && before !== "Once") return { key: before, wipe: () => {} }
+    const bytes = expand(seed)
+    const { publicKey, secretKey } = ml_kem768.keygen(bytes.subarray(0, 64))
+    const x25519PrivateKey = Redacted.make<Uint8Array>(bytes.subarray(64))
+    const own = { x25519PrivateKey, x25519PublicKey: crypto.x25519PublicKey(x25519PrivateKey) }
+    if (before === undefined) {
+      used.set(seed, "Once")
+      return {
+        key: { ...own, mlKem: (ciphertext) => ml_kem768.decapsulate(ciphertext, secretKey) },
+        wipe: () => {
+          secretKey.fill(0)
+          bytes.fill(0)
+        }
+      }
+    }
+    bytes.fill(0, 0, 64)
+    const prepared = ml_kem768.prepare(publicKey)
+    const key = { ...own, mlKem: (ciphertext: Uint8Array) => prepared.decapsulate(ciphertext, secretKey) }
+    used.set(seed, key)
+    return { key, wipe: () => {} }
+  }
 
   /** Draft section 5.3. */
   const combine = (
@@ -134,20 +175,19 @@ export const makeNative = (crypto: Pick<MlsCryptoShape, "x25519" | "x25519Public
     },
     decapsulate: (seed, ciphertext) => {
       if (ciphertext.length !== CIPHERTEXT_BYTES) return Option.none()
-      return wiping(expand(seed), (expanded) => {
-        const x25519PrivateKey = Redacted.make(expanded.subarray(64))
+      const { key, wipe } = keyOf(seed)
+      try {
         const x25519Ciphertext = ciphertext.subarray(ML_KEM_CIPHERTEXT_BYTES)
-        return Option.map(crypto.x25519(x25519PrivateKey, x25519Ciphertext), (x25519Secret) =>
-          wiping(x25519Secret, (x25519Bytes) => {
-            const { secretKey } = ml_kem768.keygen(expanded.subarray(0, 64))
-            return wiping(secretKey, () =>
-              wiping(ml_kem768.decapsulate(ciphertext.subarray(0, ML_KEM_CIPHERTEXT_BYTES), secretKey), (mlKemBytes) =>
-                combine(mlKemBytes, x25519Bytes, x25519Ciphertext, crypto.x25519PublicKey(x25519PrivateKey))
-              )
+        return Option.map(crypto.x25519(key.x25519PrivateKey, x25519Ciphertext), (x25519Secret) =>
+          wiping(x25519Secret, (x25519Bytes) =>
+            wiping(key.mlKem(ciphertext.subarray(0, ML_KEM_CIPHERTEXT_BYTES)), (mlKemBytes) =>
+              combine(mlKemBytes, x25519Bytes, x25519Ciphertext, key.x25519PublicKey)
             )
-          })
+          )
         )
-      })
+      } finally {
+        wipe()
+      }
     }
   }
 }

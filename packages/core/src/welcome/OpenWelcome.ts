@@ -222,7 +222,8 @@ const openEntry = (
     )
   }).pipe(
     Effect.withSpan("OpenWelcome.open", {
-      attributes: { installationId: installationKey.installationId, entry: entry._tag, id: String(idOf(entry)) }
+      attributes: { installationId: installationKey.installationId, entry: entry._tag, id: String(idOf(entry)) },
+      captureStackTrace: false
     })
   )
 

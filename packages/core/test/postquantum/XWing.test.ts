@@ -47,6 +47,28 @@ describe.each([
     expect(() => kem.publicKey(Redacted.make(new Uint8Array(31)))).toThrow(RangeError)
   })
 
+  it("opens the same with a seed that is used again and again, until it is wiped", () => {
+    const seed = Redacted.make(random("seed", 32))
+    const publicKey = kem.publicKey(seed)
+    for (let i = 0; i < 20; i++) {
+      const { ciphertext, sharedSecret } = Option.getOrThrow(
+        kem.encapsulate(publicKey, Redacted.make(random(`randomness ${i}`, 64)))
+      )
+      const changed = ciphertext.slice()
+      changed[i] = (changed[i] ?? 0) ^ 1
+      const again = (bytes: Uint8Array) => Redacted.value(Option.getOrThrow(kem.decapsulate(seed, bytes)))
+      const afresh = (bytes: Uint8Array) =>
+        Redacted.value(Option.getOrThrow(kem.decapsulate(Redacted.make(random("seed", 32)), bytes)))
+      expect(again(ciphertext)).toEqual(Redacted.value(sharedSecret))
+      expect(again(changed)).toEqual(afresh(changed))
+      // What was handed out is the caller's.
+      again(ciphertext).fill(0)
+    }
+    expect(Option.isNone(kem.decapsulate(seed, new Uint8Array(1119)))).toBe(true)
+    Redacted.unsafeWipe(seed)
+    expect(() => kem.decapsulate(seed, new Uint8Array(1120))).toThrow()
+  })
+
   it("gives another secret for a changed ciphertext, not an error", () => {
     const seed = Redacted.make(random("seed", 32))
     const { ciphertext, sharedSecret } = Option.getOrThrow(
