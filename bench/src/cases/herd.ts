@@ -20,6 +20,7 @@ import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
 import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
@@ -139,7 +140,8 @@ const herd = (id: string, includePostQuantum: boolean): Case => ({
         ),
         V3ApiClient.layerGrpc({ url: node.url }),
         LifecycleEvents.layer,
-        layerNone
+        layerNone,
+        WelcomeProgress.layerNone
       ).pipe(Layer.provideMerge(NodeCrypto.layer))
     )
     const ids = await managed.runPromise(

@@ -22,6 +22,7 @@ import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { Entropy } from "@keyward/core/ports/Entropy"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as SmartContractWalletVerifier from "@keyward/core/ports/SmartContractWalletVerifier"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
 import * as SqliteAssociationStateCache from "@keyward/storage/SqliteAssociationStateCache"
@@ -55,7 +56,8 @@ const live = (filename: string, nodeUrl: string) =>
     ),
     V3ApiClient.layerGrpc({ url: nodeUrl }),
     SqliteAssociationStateCache.layer({ filename }),
-    SmartContractWalletVerifier.layerNone
+    SmartContractWalletVerifier.layerNone,
+    WelcomeProgress.layerNone // it is never invited
   ).pipe((ports) =>
     Layer.mergeAll(ViemSigner.layer(account), PeerKeyPackages.layer().pipe(Layer.provideMerge(ports))).pipe(
       Layer.provideMerge(NodeCrypto.layer)

@@ -135,23 +135,27 @@ const askProgress = (installationId: InstallationId) =>
  * @since 1.0.0
  * @category cleaning
  */
-export const isWorthALook: (installation: Installation, ledger: InstallationLedger) => Effect.Effect<boolean> =
-  Effect.fn("Cleaner.isWorthALook")(function* ({ installationId }, ledger) {
-    const { grace } = yield* LifecycleSettings
-    const now = yield* DateTime.now
-    const progress = yield* askProgress(installationId)
-    if (progress === "unknown") return false
-    return [...ledger.entries, ...ledger.quarantined].some((row) => {
-      const deleteAt = deleteAtOf(row, grace)
-      if (DateTime.lessThan(now, deleteAt)) return false
-      if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
-      return Option.match(progress, {
-        onNone: () => true,
-        onSome: ({ completeAsOf }) =>
-          Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
-      })
+export const isWorthALook: (
+  installation: Installation,
+  ledger: InstallationLedger
+) => Effect.Effect<boolean, never, WelcomeProgress> = Effect.fn("Cleaner.isWorthALook")(function* (
+  { installationId },
+  ledger
+) {
+  const { grace } = yield* LifecycleSettings
+  const now = yield* DateTime.now
+  const progress = yield* askProgress(installationId)
+  if (progress === "unknown") return false
+  return [...ledger.entries, ...ledger.quarantined].some((row) => {
+    const deleteAt = deleteAtOf(row, grace)
+    if (DateTime.lessThan(now, deleteAt)) return false
+    if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
+    return Option.match(progress, {
+      onNone: () => true,
+      onSome: ({ completeAsOf }) => Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
     })
   })
+})
 
 /**
  * Erases what is due. `observation` is what the network said just before.
@@ -165,44 +169,40 @@ export const clean: (
   ledger: InstallationLedger,
   observation: Observation,
   guard: ClockGuard
-) => Effect.Effect<Cleaned, StorageError | LeaseError, KeyPackageStore> = Effect.fn("Cleaner.clean")(function* (
-  lease,
-  { installationId, schedule: known },
-  ledger,
-  observation,
-  guard
-) {
-  const store = yield* KeyPackageStore
-  const settings = yield* LifecycleSettings
-  const { cleanRetry, grace } = settings
-  const now = yield* DateTime.now
-  const progress = yield* askProgress(installationId)
-  const rows = [...ledger.entries, ...ledger.quarantined]
-  const believed = new Set(yield* Effect.filter(rows, (row) => guard.isTrusted(grace, deleteAtOf(row, grace))))
-  const isRotationFailing = Option.isSome(known.failures)
-  const evidence: Evidence = { now, grace, ledger, observation, believed, isRotationFailing, progress }
+) => Effect.Effect<Cleaned, StorageError | LeaseError, KeyPackageStore | WelcomeProgress> = Effect.fn("Cleaner.clean")(
+  function* (lease, { installationId, schedule: known }, ledger, observation, guard) {
+    const store = yield* KeyPackageStore
+    const settings = yield* LifecycleSettings
+    const { cleanRetry, grace } = settings
+    const now = yield* DateTime.now
+    const progress = yield* askProgress(installationId)
+    const rows = [...ledger.entries, ...ledger.quarantined]
+    const believed = new Set(yield* Effect.filter(rows, (row) => guard.isTrusted(grace, deleteAtOf(row, grace))))
+    const isRotationFailing = Option.isSome(known.failures)
+    const evidence: Evidence = { now, grace, ledger, observation, believed, isRotationFailing, progress }
 
-  const due = rows.filter((row) => mayErase(row, evidence))
-  const left = rows.filter((row) => !due.includes(row))
-  const nextAt = nextLook(left, now, settings)
-  if (due.length === 0) {
-    yield* store.modifySchedule(installationId, (schedule) => ({ ...schedule, cleanAt: nextAt }))
-    return { erased: 0, nextAt }
+    const due = rows.filter((row) => mayErase(row, evidence))
+    const left = rows.filter((row) => !due.includes(row))
+    const nextAt = nextLook(left, now, settings)
+    if (due.length === 0) {
+      yield* store.modifySchedule(installationId, (schedule) => ({ ...schedule, cleanAt: nextAt }))
+      return { erased: 0, nextAt }
+    }
+    const { quarantined, retired } = yield* store.retire(lease, due.map(permitOf), {
+      at: now,
+      dropBefore: DateTime.subtractDuration(now, settings.tombstoneLifetime),
+      // The files still hold what was erased: cleaning is over once they are scrubbed too.
+      reschedule: Schedule.requestCleaning(DateTime.addDuration(now, cleanRetry))
+    })
+    for (const { historyId, reason } of retired) {
+      yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason }))
+    }
+    for (const historyId of quarantined) {
+      yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason: "Unreadable" }))
+    }
+    return { erased: retired.length + quarantined.length, nextAt }
   }
-  const { quarantined, retired } = yield* store.retire(lease, due.map(permitOf), {
-    at: now,
-    dropBefore: DateTime.subtractDuration(now, settings.tombstoneLifetime),
-    // The files still hold what was erased: cleaning is over once they are scrubbed too.
-    reschedule: Schedule.requestCleaning(DateTime.addDuration(now, cleanRetry))
-  })
-  for (const { historyId, reason } of retired) {
-    yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason }))
-  }
-  for (const historyId of quarantined) {
-    yield* emit(LifecycleEvent.Retired({ installationId, historyId, at: now, reason: "Unreadable" }))
-  }
-  return { erased: retired.length + quarantined.length, nextAt }
-})
+)
 
 const permitOf = (row: Ledger.Kept | Ledger.Quarantined): RetirementPermit => permits.issue(row, reasonOf(row))
 

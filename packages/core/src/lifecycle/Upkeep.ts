@@ -16,6 +16,7 @@ import type { ApiClientError } from "../ports/ApiClient.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
+import type { WelcomeProgress } from "../ports/WelcomeProgress.ts"
 import * as Cleaner from "./Cleaner.ts"
 import type { ClockGuard } from "./ClockGuard.ts"
 import type { Installation } from "./Installation.ts"
@@ -46,12 +47,12 @@ import { withLease } from "./UnderLease.ts"
 export type UpkeepError = ApiClientError | StorageError | LeaseError | KeyPackageGenerationError
 
 /**
- * What upkeep needs.
+ * What upkeep needs. `WelcomeProgress` because it erases: not while a Welcome that needs the keys may be unread.
  *
  * @since 1.0.0
  * @category models
  */
-export type UpkeepContext = RotationContext | SmartContractWalletVerifier
+export type UpkeepContext = RotationContext | SmartContractWalletVerifier | WelcomeProgress
 
 /**
  * What upkeep did.

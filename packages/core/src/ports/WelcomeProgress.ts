@@ -7,7 +7,8 @@
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
+import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { InstallationId } from "../identity/InstallationId.ts"
 
@@ -46,16 +47,27 @@ export class WelcomeProgressError extends Schema.TaggedError<WelcomeProgressErro
 }
 
 /**
- * Reports an app's progress. Unless one is given the app reports none, and only time decides.
+ * Says how far an app has read its Welcomes. `WelcomeInbox.layer` does, for all that it reads; an app that reads by other means
+ * gives its own; one that has nothing to say gives `layerNone`.
  *
  * @since 1.0.0
- * @category references
+ * @category tags
  */
-export class WelcomeProgress extends Context.Reference<WelcomeProgress>()("@keyward/core/WelcomeProgress", {
-  defaultValue: (): {
-    /** None where the app does not report for this installation. */
+export class WelcomeProgress extends Context.Tag("@keyward/core/WelcomeProgress")<
+  WelcomeProgress,
+  {
+    /** None where the app does not report for this installation: only time decides about its keys then. */
     readonly get: (
       installationId: InstallationId
     ) => Effect.Effect<Option.Option<WelcomeProgressReport>, WelcomeProgressError>
-  } => ({ get: () => Effect.succeed(Option.none()) })
-}) {}
+  }
+>() {}
+
+/**
+ * Reports for no installation: only time decides. Superseded private keys are erased one grace after the network serves their
+ * package no more, and a Welcome that nobody has read by then is lost. For what opens no Welcomes, or always within the grace.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const layerNone: Layer.Layer<WelcomeProgress> = Layer.succeed(WelcomeProgress, { get: () => Effect.succeedNone })

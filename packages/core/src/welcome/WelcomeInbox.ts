@@ -652,20 +652,20 @@ export const make = (
  * @since 1.0.0
  * @category layers
  */
-export const layerProgress: Layer.Layer<never, never, WelcomeInbox> = Layer.effect(
+export const layerProgress: Layer.Layer<WelcomeProgress, never, WelcomeInbox> = Layer.effect(
   WelcomeProgress,
   Effect.map(WelcomeInbox, ({ progress }) => ({ get: progress }))
 )
 
 /**
- * The inbox, and its progress for the cleaner. The scheduler is built on it:
- * `Scheduler.layer().pipe(Layer.provideMerge(WelcomeInbox.layer()))`.
+ * The inbox, and its progress, which a scheduler asks for: `Scheduler.layer().pipe(Layer.provideMerge(WelcomeInbox.layer()))`.
  *
- * From then on private keys wait for the inbox of their installation to be read: run it for every installation that the
- * scheduler keeps.
+ * Private keys wait for the inbox of their installation to be read: run it for every installation that the scheduler keeps.
  *
  * @since 1.0.0
  * @category layers
  */
-export const layer = (options?: Options): Layer.Layer<WelcomeInbox, never, WelcomeCursorStore | OpenContext> =>
+export const layer = (
+  options?: Options
+): Layer.Layer<WelcomeInbox | WelcomeProgress, never, WelcomeCursorStore | OpenContext> =>
   Layer.provideMerge(layerProgress, Layer.effect(WelcomeInbox, make(options)))

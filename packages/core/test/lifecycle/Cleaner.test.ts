@@ -50,7 +50,7 @@ const Nothing: Served = { _tag: "Nothing" }
 const clean = (
   id: InstallationId,
   { isClockTrusted = true, networkTimeAtLeast, served = Nothing }: Evidence = {}
-): Effect.Effect<Cleaner.Cleaned, unknown, KeyPackageStore> =>
+): Effect.Effect<Cleaner.Cleaned, unknown, KeyPackageStore | WelcomeProgress> =>
   withLease(id, (lease) =>
     Effect.gen(function* () {
       const store = yield* KeyPackageStore

@@ -1,4 +1,4 @@
-/** The whole library on memory ports: real crypto from a seed, a memory store, a node without a wire, faults for all. */
+/** The whole library on memory ports: real crypto from a seed, a memory store, a node without a wire, faults for all; no word on Welcomes. */
 import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
 import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import * as Identifier from "@keyward/core/identity/Identifier"
@@ -6,6 +6,7 @@ import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import * as XWing from "@keyward/core/postquantum/XWing"
 import * as DevNode from "@keyward/test-utils/devnode/DevNode"
 import * as MemoryApiClient from "@keyward/test-utils/MemoryApiClient"
@@ -26,7 +27,8 @@ export const layer = (seed: string | number = "test") =>
     NodeMlsCrypto.layer,
     XWing.layer,
     FastCurveBackend.layer(),
-    layerNone
+    layerNone,
+    WelcomeProgress.layerNone
   )
 
 /** A date on which fresh packages are valid. */

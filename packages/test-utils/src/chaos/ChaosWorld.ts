@@ -10,6 +10,7 @@ import { LifecycleSettings, type LifecycleSettingsShape } from "@keyward/core/li
 import type { UpkeepContext } from "@keyward/core/lifecycle/Upkeep"
 import type { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import type { NetworkConfigError } from "@keyward/network/Endpoint"
 import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
@@ -83,7 +84,8 @@ const walletOf = (number: number): Signer["Type"] => {
 }
 
 /**
- * The library as an app would have it, with the settings above: SQLite, sealed keys, gRPC to the node, the real clock.
+ * The library as an app would have it, with the settings above: SQLite, sealed keys, gRPC to the node, the real clock. No
+ * Welcomes are read.
  *
  * @since 1.0.0
  * @category layers
@@ -99,6 +101,7 @@ export const layer = ({
     ),
     V3ApiClient.layerGrpc({ url: nodeUrl }),
     VectorWallets.layer,
+    WelcomeProgress.layerNone,
     Layer.succeed(Signer, walletOf(wallet)),
     Layer.succeed(LifecycleSettings, settings)
   ).pipe(Layer.provideMerge(NodeCrypto.layer))

@@ -10,6 +10,7 @@ import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
@@ -113,7 +114,7 @@ export class Life {
   async look(): Promise<void> {
     await this.wait(REST)
     const effect = Effect.flatMap(ClockGuard.make, (guard) => upkeep(this.#id, { guard, look: true }))
-    await runIn(this.#world, this.#process, effect)
+    await runIn(this.#world, this.#process, Effect.provide(effect, WelcomeProgress.layerNone))
   }
 
   async wait(minutes: number): Promise<void> {

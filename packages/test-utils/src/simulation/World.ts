@@ -115,7 +115,7 @@ export interface ProcessOptions<X> {
   readonly name: string
   /** Its store, built anew: over a database that outlives it. */
   readonly store: Layer.Layer<KeyPackageStore>
-  /** What the process is made of, above the ports: `Scheduler.layer()`, the app's own services. */
+  /** What the process is made of, above the ports: a scheduler, the app's own services. */
   readonly services: Layer.Layer<X, never, Ports>
   /** What surrounds its calls; `World.usual` unless given. */
   readonly around?: ((process: Process<X>) => Around) | undefined
@@ -309,15 +309,18 @@ const turn = (): Promise<void> => {
  * ```ts
  * import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
  * import { registerInstallation } from "@keyward/core/lifecycle/Registration"
+ * import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
  * import * as MemoryKeyPackageStore from "@keyward/test-utils/MemoryKeyPackageStore"
  * import { World } from "@keyward/test-utils/simulation/World"
  * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
  *
  * const scenario = async () => {
  *   const world = new World({ seed: 1 })
  *   const database = Effect.runSync(MemoryKeyPackageStore.makeDatabase)
  *   const store = MemoryKeyPackageStore.layerShared(database)
- *   const server = world.start({ name: "server", store, services: Scheduler.layer() })
+ *   const services = Scheduler.layer().pipe(Layer.provide(WelcomeProgress.layerNone))
+ *   const server = world.start({ name: "server", store, services })
  *   const registration = server.run(registerInstallation({ includePostQuantum: true }))
  *   await world.advance("1 minute")
  *   server.kill()

@@ -11,6 +11,7 @@ import * as LifecycleEvents from "@keyward/core/lifecycle/LifecycleEvents"
 import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
 import { Signer } from "@keyward/core/ports/Signer"
+import * as WelcomeProgress from "@keyward/core/ports/WelcomeProgress"
 import * as XWing from "@keyward/core/postquantum/XWing"
 import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
 import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
@@ -75,7 +76,8 @@ export const layerProcess = (file: string, seed: string | number = "engine") =>
       XWing.layer,
       VectorWallets.layer,
       Layer.succeed(Signer, signer),
-      LifecycleEvents.layer
+      LifecycleEvents.layer,
+      WelcomeProgress.layerNone
     ).pipe(Layer.provideMerge(SeededEntropy.layer(seed)))
   )
 
