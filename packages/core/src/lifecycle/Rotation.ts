@@ -165,14 +165,18 @@ export const generateAndStoreKeyPackage: (
 })
 
 /** Offers bytes until they are accepted, each attempt only while the lease covers all of it. */
-const send = (lease: Lease, bytes: Uint8Array) =>
+const send = (lease: Lease, { historyId, keyPackage: { bytes, installationId } }: Exposed | Published) =>
   Effect.gen(function* () {
     const api = yield* ApiClient
     const { uploadAttempts } = yield* LifecycleSettings
     yield* api
       .uploadKeyPackage(bytes)
       .pipe(withinAttempt("uploadKeyPackage"), underLease(lease), retryTransient(uploadAttempts))
-  })
+  }).pipe(
+    Effect.tapErrorTag("ApiClientError", ({ message: detail }) =>
+      Effect.flatMap(DateTime.now, (at) => emit(LifecycleEvent.UploadFailed({ installationId, historyId, at, detail })))
+    )
+  )
 
 /** The row as the store has it, which must be the newest of its installation and not accepted yet. */
 const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepared | Exposed) {
@@ -215,11 +219,7 @@ const uploadNewest = Effect.fnUntraced(function* (lease: Lease, waiting: Prepare
   const about = { installationId: lease.installationId, historyId: exposed.historyId }
   if (waiting._tag === "Prepared") yield* emit(LifecycleEvent.Exposed({ ...about, at: exposed.exposedAt }))
 
-  yield* send(lease, exposed.keyPackage.bytes).pipe(
-    Effect.tapErrorTag("ApiClientError", ({ message: detail }) =>
-      Effect.flatMap(DateTime.now, (at) => emit(LifecycleEvent.UploadFailed({ ...about, at, detail })))
-    )
-  )
+  yield* send(lease, exposed)
 
   return receipts.issue(lease, exposed, yield* DateTime.now)
 })
@@ -441,7 +441,7 @@ export const sendAgain: (
       detail: `key package ${published.historyId} is no longer the newest published one`
     })
   }
-  yield* send(lease, newest.keyPackage.bytes)
+  yield* send(lease, newest)
 })
 
 const requireInstallation = (installationId: InstallationId) =>

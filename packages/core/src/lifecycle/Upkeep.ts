@@ -12,7 +12,7 @@ import type { InstallationId } from "../identity/InstallationId.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { PROFILE_VERSION } from "../keypackage/Profile.ts"
-import type { ApiClientError } from "../ports/ApiClient.ts"
+import { ApiClientError } from "../ports/ApiClient.ts"
 import { type InstallationLedger, KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
@@ -230,6 +230,10 @@ const settleUnreachable = (
     }
   })
 
+/** Whether the network refuses these very bytes, and sending them again would only be refused again. */
+const isRefusal = (error: { readonly _tag: string }): error is ApiClientError =>
+  error instanceof ApiClientError && (error.reason === "InvalidRequest" || error.reason === "RequestTooLarge")
+
 /** Has the newest package sent again where that helps, else one made. */
 const restore = (subject: Subject, seenAt: DateTime.Utc) =>
   Effect.gen(function* () {
@@ -241,6 +245,8 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
     const isWaiting = subject.ledger.entries.some(
       ({ _tag, historyId }) => (_tag === "Exposed" || _tag === "Prepared") && historyId > (newest?.historyId ?? 0)
     )
+    // So does what is being made already, however long that takes.
+    const isReplacing = subject.installation.schedule.requests.some(({ trigger }) => trigger === "Repair")
     const isFit =
       newest !== undefined &&
       isFitToPublish(newest, wantedProfile(subject), seenAt, minimumRemainingLifetime) &&
@@ -255,8 +261,10 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
           () => Effect.succeedNone
         )
       )
-    if (hasKeys && !isWaiting) yield* sendAgain(subject.lease, newest)
-    else yield* reschedule(subject, requestRotation("Repair", seenAt))
+    const replace = reschedule(subject, requestRotation("Repair", seenAt))
+    if (!hasKeys || isWaiting || isReplacing) return yield* replace
+    // Bytes that it once accepted and now refuses are given up: the new ones are sent at the pace of a rotation that fails.
+    yield* Effect.catchIf(sendAgain(subject.lease, newest), isRefusal, () => replace)
   })
 
 /** A package that waits for its deletion is served again: its keys stay one grace longer, up to the hard stop. */

@@ -13,6 +13,7 @@ import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
+import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as NodeState from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
@@ -73,6 +74,60 @@ describe("Upkeep", () => {
       expect(yield* App.states(id)).toEqual(["Published"])
       yield* TestClock.adjust("2 hours")
       expect(yield* App.servedRow(id)).toMatchObject({ historyId: 1 })
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[25] [27] bytes that the network once accepted and now refuses are sent once, and then new ones", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      const events = yield* App.recordEvents
+      const [first] = yield* App.history(id)
+      const old = Buffer.from(first?.keyPackage.bytes ?? []).toString("hex")
+      yield* serve(id, undefined)
+      yield* faults.clearCalls
+      yield* faults.setRule(({ method, request }) =>
+        method === "uploadKeyPackage" && Buffer.from(request).toString("hex").includes(old)
+          ? Option.some(Faults.failBeforeSend(Status.invalidArgument("not this one")))
+          : Option.none()
+      )
+      yield* App.startScheduler()
+      yield* TestClock.adjust("1 day")
+      expect((yield* uploads).length).toBe(2)
+      expect(yield* App.servedRow(id)).toMatchObject({ historyId: 2, trigger: "Repair" })
+      expect(yield* events.tags).toContain("UploadFailed")
+      yield* TestClock.adjust("2 days")
+      expect(yield* App.states(id)).toEqual(["Published"])
+      expect((yield* uploads).length).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[27] a network that has lost our package and refuses all gets one new package, ever more slowly", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      yield* serve(id, undefined)
+      yield* faults.clearCalls
+      yield* faults.setRule(({ method }) =>
+        method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.invalidArgument("no"))) : Option.none()
+      )
+      yield* App.startScheduler()
+      yield* TestClock.adjust("4 days")
+      const sent = (yield* uploads).map(({ request }) => Buffer.from(request).toString("hex"))
+      // The old bytes once, the new ones after 1 h doubling to 24 h.
+      expect(sent.filter((bytes) => bytes === sent[0])).toHaveLength(1)
+      expect(new Set(sent).size).toBe(2)
+      expect(sent.length).toBeLessThanOrEqual(1 + 9)
+      expect(yield* App.states(id)).toEqual(["Published", "Exposed"])
+      expect((yield* scheduleOf(id)).failures).toMatchObject(
+        Option.some({ detail: expect.stringContaining("Invalid") })
+      )
+      // It comes to its senses: reachable within a day.
+      yield* faults.clear
+      yield* TestClock.adjust("1 day")
+      expect(yield* App.servedRow(id)).toMatchObject({ historyId: 2, _tag: "Published" })
     }).pipe(Effect.provide(App.layer()))
   )
 
