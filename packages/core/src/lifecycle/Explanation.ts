@@ -60,9 +60,14 @@ const meaningOf = (verdict: Reachability.Reachability): readonly [sentence: stri
         `Can be invited: the network serves key package ${seen.entry.historyId}, whose acceptance never arrived here.`,
         "Wait"
       ] as const,
-    AwaitingConfirmation: ({ historyId }) =>
+    AwaitingConfirmation: ({ meanwhile }) =>
       [
-        `Can be invited: the network still serves key package ${historyId}; the newer one is on its way.`,
+        Option.match(meanwhile, {
+          onNone: () =>
+            "Cannot be invited yet: the network has accepted the newest key package and does not serve it yet.",
+          onSome: (historyId) =>
+            `Can be invited: the network still serves key package ${historyId}; the newer one is on its way.`
+        }),
         "Wait"
       ] as const,
     ServesNothing: () => ["Cannot be invited: the network serves no key package.", "SendAgain"] as const,

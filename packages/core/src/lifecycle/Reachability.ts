@@ -77,7 +77,7 @@ export interface Observation {
  *
  * - `Reachable`: the network serves our newest package, and its keys are here
  * - `AcknowledgementMissing`: it serves a package of ours that we do not know to be accepted
- * - `AwaitingConfirmation`: it still serves the package before, within the time that it may take
+ * - `AwaitingConfirmation`: it still serves what it did before, or nothing yet, within the time that it may take
  * - `ServesNothing`, `ServesOlder`, `ServesErased`, `ServesDamaged`, `ServesForeign`: it serves what it should not
  * - `Expired`: it serves our newest package, whose lifetime is over or has not begun
  * - `KeysMissing`: it serves our newest package, and its keys are not here
@@ -93,7 +93,7 @@ export interface Observation {
 export type Reachability = Data.TaggedEnum<{
   Reachable: { readonly historyId: HistoryId; readonly until: DateTime.Utc }
   AcknowledgementMissing: { readonly seen: SeenServed }
-  AwaitingConfirmation: { readonly historyId: HistoryId }
+  AwaitingConfirmation: { readonly meanwhile: Option.Option<HistoryId> }
   ServesNothing: {}
   ServesOlder: { readonly seen: SeenServed }
   ServesErased: { readonly retired: Retired }
@@ -276,6 +276,23 @@ const isValidAt = ({ keyPackage: { lifetime } }: Published, at: DateTime.Utc): b
   return lifetime.notBefore <= now && now < lifetime.notAfter
 }
 
+/** Whether a network can have served this before our package of that id, which it accepted, and not have come to that yet. */
+const isFromBefore = (served: Served, accepted: HistoryId): boolean => {
+  switch (served._tag) {
+    case "Nothing":
+    case "Unknown":
+      return true
+    case "Ours":
+      return served.seen.entry.historyId < accepted
+    case "Erased":
+      return served.retired.historyId < accepted
+    case "Damaged":
+      return served.historyId < accepted
+    case "Foreign":
+      return false
+  }
+}
+
 /**
  * What an observation means for the installation.
  *
@@ -292,6 +309,13 @@ export const judge = (
   if (isRevoked) return Reachability.Revoked()
   if (registration._tag !== "Registered") return Reachability.NotRegistered()
   const newest = newestPublished(ledger)
+  // What was accepted a moment ago may be on its way still.
+  const awaited = Option.filter(schedule.confirmation, ({ until }) => !Schedule.isDue(Option.some(until), seenAt))
+  if (Option.exists(awaited, ({ historyId }) => isFromBefore(served, historyId))) {
+    const meanwhile =
+      served._tag === "Ours" && served.hasKeys ? Option.some(served.seen.entry.historyId) : Option.none()
+    return Reachability.AwaitingConfirmation({ meanwhile })
+  }
   switch (served._tag) {
     case "Nothing":
       return Reachability.ServesNothing()
@@ -314,13 +338,7 @@ export const judge = (
       const { historyId } = entry
       // A row that was superseded is old, even if the row that followed it can no longer be read.
       const isNewest = entry._tag !== "Superseded" && (newest === undefined || historyId >= newest.historyId)
-      if (!isNewest) {
-        const waits = Option.exists(
-          schedule.confirmation,
-          ({ historyId: awaited, until }) => awaited > historyId && !Schedule.isDue(Option.some(until), seenAt)
-        )
-        return waits ? Reachability.AwaitingConfirmation({ historyId }) : Reachability.ServesOlder({ seen })
-      }
+      if (!isNewest) return Reachability.ServesOlder({ seen })
       if (!hasKeys) return Reachability.KeysMissing({ historyId })
       if (entry._tag !== "Published") return Reachability.AcknowledgementMissing({ seen })
       if (!isValidAt(entry, seenAt)) return Reachability.Expired({ historyId })

@@ -90,7 +90,7 @@ describe("Reachability", () => {
   )
 
   it.effect(
-    "[28] AwaitingConfirmation: the package before is still served, within its time; ServesOlder after it",
+    "[28] AwaitingConfirmation: the package before is still served, or nothing yet, within its time; ServesOlder after it",
     () =>
       Effect.gen(function* () {
         yield* TestApp.start
@@ -109,6 +109,9 @@ describe("Reachability", () => {
           }))
         }))
         yield* expectVerdict(id, "AwaitingConfirmation", "Wait", /^Can be invited: .* still serves key package 1/)
+        yield* serve(id, undefined)
+        yield* expectVerdict(id, "AwaitingConfirmation", "Wait", /^Cannot be invited yet: .* does not serve it yet/)
+        yield* serve(id, first?.keyPackage.bytes)
         yield* TestClock.adjust("1 hour")
         yield* expectVerdict(
           id,

@@ -243,6 +243,36 @@ describe("Upkeep", () => {
     }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  for (const [title, before] of [
+    ["nothing", () => undefined],
+    ["a package that this store never made", (other: Uint8Array | undefined) => other]
+  ] as const) {
+    it.effect(`[28] readBack: a network that serves ${title} yet is waited for, and nothing is sent again`, () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const memory = yield* MemoryKeyPackageStore
+        const id = yield* App.register()
+        const copy = yield* memory.snapshot
+        yield* rotate(id)
+        const unknown = (yield* App.history(id)).at(-1)?.keyPackage.bytes
+        // The store is an older copy from now on: what it made since is unknown to it.
+        yield* memory.restore(copy)
+        yield* rotate(id)
+        const newest = (yield* App.history(id)).at(-1)?.keyPackage.bytes
+        yield* serve(id, before(unknown))
+        yield* faults.clearCalls
+        yield* App.startScheduler()
+        yield* TestClock.adjust("5 minutes")
+        yield* serve(id, newest)
+        yield* TestClock.adjust("11 seconds")
+        expect((yield* uploads).length).toBe(0)
+        expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+        expect(yield* scheduleOf(id)).toMatchObject({ confirmation: Option.none(), unreachable: Option.none() })
+      }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+    )
+  }
+
   it.effect("[60] a wish for another kind of package is granted by the scheduler, once", () =>
     Effect.gen(function* () {
       yield* TestApp.start
