@@ -82,12 +82,12 @@ const network = Layer.unwrapEffect(
 )
 
 /** The whole library under its scheduler, and the node that the real client uses. */
-const world = () =>
+const world = (node?: DevNode.DevNodeOptions) =>
   Scheduler.layer().pipe(
     Layer.provideMerge(WelcomeInbox.layer()),
     Layer.provideMerge(AssociationStates.layer()),
     Layer.provideMerge(Layer.mergeAll(storage, network, layerNone, LifecycleEvents.layer, settings)),
-    Layer.provideMerge(Layer.merge(NodeCrypto.layer, DevNode.layer()))
+    Layer.provideMerge(Layer.merge(NodeCrypto.layer, DevNode.layer(node)))
   )
 
 const register = (includePostQuantum: boolean) => {
@@ -257,7 +257,8 @@ describeReal("the real client's Welcomes", () => {
           expect((yield* conversations.read).map(({ text }) => text)).toEqual(["once more"])
 
           // libxmtp points whoever follows pointers at the shared Welcome, wrapped by Curve25519 where there is no X-Wing key;
-          // nodes take no such pointer (xmtp-node-go, `WelcomePointerWrapperAlgorithm`), and nobody of the three is invited.
+          // nodes take no such pointer (xmtp-node-go, `WelcomePointerWrapperAlgorithm`), and nobody of the three is invited. On
+          // one that does it opens: see below.
           if (!includePostQuantum) {
             expect(yield* Effect.flip(pointed)).toMatchObject({ _tag: "RealClientError" })
             expect(yield* read).toMatchObject({ opened: 0, unopenable: 0, unresolved: 0 })
@@ -266,6 +267,63 @@ describeReal("the real client's Welcomes", () => {
       TIMEOUT
     )
   }
+
+  it.scopedLive(
+    "by Curve25519 and a pointer, on a node that takes what libxmtp sends: opened, read, answered",
+    () =>
+      Effect.gen(function* () {
+        const inbox = yield* WelcomeInbox.WelcomeInbox
+        const conversations = yield* Conversations.make
+        const node = yield* NodeState
+        const [alice, bob, carol] = yield* Effect.all([realClient, realClient, realClient])
+        const ours = yield* register(false)
+        const [row] = yield* Effect.flatMap(KeyPackageStore, (store) => store.getHistory(ours.installationId))
+        if (row === undefined) return expect.fail("no package")
+        expect(row.keyPackage.postQuantumKey).toEqual(Option.none())
+
+        const group = yield* RealClient.call("createGroup", () =>
+          alice.client.conversations().createGroup([ours.inboxId, bob.inboxId, carol.inboxId])
+        )
+        yield* RealClient.call("sendText", () => group.sendText("to all three"))
+        // Nothing but a pointer came, wrapped to the init key: there is no other way in.
+        const [entry, ...more] = yield* node.welcomes.entries(InstallationId.toPublicKey(ours.installationId))
+        expect(more).toEqual([])
+        if (entry?.value.case !== "welcomePointer") return expect.fail(`${entry?.value.case}, not a pointer`)
+        expect(entry.value.value.wrapperAlgorithm).toBe(1)
+        expect(hex(entry.value.value.hpkePublicKey)).toBe(hex(row.keyPackage.initKey))
+
+        const opened: Array<WelcomeInbox.Opened> = []
+        const reading = yield* inbox.read(ours.installationId, (delivery) =>
+          delivery._tag === "Unopenable"
+            ? Effect.fail(delivery.error)
+            : Effect.zipRight(
+                conversations.join(delivery),
+                Effect.sync(() => opened.push(delivery))
+              )
+        )
+        expect(reading).toMatchObject({ opened: 1, unopenable: 0, unresolved: 0 })
+        const [first] = opened
+        if (first === undefined) return expect.fail("nothing opened")
+        const { addedBy, groupId, keyPackageRef, members } = first.welcome
+        expect(hex(groupId)).toBe(idOf(group))
+        expect(keyPackageRef).toBe(row.keyPackage.ref)
+        expect(addedBy.inboxId).toBe(alice.inboxId)
+        expect(members.map(({ inboxId }) => inboxId as string).sort()).toEqual(
+          [alice.inboxId, bob.inboxId, carol.inboxId, ours.inboxId].sort()
+        )
+        expect((yield* conversations.read).map(({ text }) => text)).toEqual(["to all three"])
+
+        // Who invited reads us, and so does who came by the same Welcome under an X-Wing pointer.
+        yield* conversations.send(groupId, "thank you")
+        expect(yield* textsOf(group)).toContain("thank you")
+        yield* RealClient.call("sync", () => bob.client.conversations().sync())
+        const theirs = yield* Effect.sync(() => bob.client.conversations().getConversationById(idOf(group)))
+        expect(yield* textsOf(theirs)).toEqual(expect.arrayContaining(["to all three", "thank you"]))
+        yield* RealClient.call("sendText", () => theirs.sendText("welcome, says bob"))
+        expect((yield* conversations.read).map(({ text }) => text)).toEqual(["welcome, says bob"])
+      }).pipe(Effect.provide(world({ acceptsCurve25519Pointers: true }))),
+    TIMEOUT
+  )
 
   it.scopedLive(
     "a group that changes is followed: members come and go, and what is said then is read",

@@ -12,6 +12,7 @@ import * as GrpcServer from "./GrpcServer.ts"
 import * as GrpcWebServer from "./GrpcWebServer.ts"
 import type { ListenError } from "./Listen.ts"
 import * as NodeApi from "./NodeApi.ts"
+import type { NodeOptions } from "./NodeHandlers.ts"
 import * as NodeState from "./NodeState.ts"
 import * as NodeValidation from "./NodeValidation.ts"
 
@@ -37,7 +38,7 @@ export class DevNode extends Context.Tag("@keyward/test-utils/DevNode")<
  * @since 1.0.0
  * @category models
  */
-export interface DevNodeOptions {
+export interface DevNodeOptions extends NodeOptions {
   /** Port of native gRPC; any free one unless given. */
   readonly port?: number | undefined
   /** Port of gRPC-Web; any free one unless given. */
@@ -55,9 +56,14 @@ export interface DevNodeOptions {
  * @category layers
  */
 export const layerNode = (
-  validation: Layer.Layer<NodeValidation.NodeValidation> = NodeValidation.layerDefault
+  validation: Layer.Layer<NodeValidation.NodeValidation> = NodeValidation.layerDefault,
+  options?: NodeOptions
 ): Layer.Layer<NodeApi.NodeApi | NodeState.NodeState | Faults.Faults> =>
-  NodeApi.layer.pipe(Layer.provideMerge(NodeState.layer), Layer.provideMerge(Faults.layer), Layer.provide(validation))
+  NodeApi.layer(options).pipe(
+    Layer.provideMerge(NodeState.layer),
+    Layer.provideMerge(Faults.layer),
+    Layer.provide(validation)
+  )
 
 /**
  * A dev node that runs until the scope ends. Two layers are two nodes, each with its own memory.
@@ -78,7 +84,7 @@ export const layerNode = (
 export const layer = (
   options: DevNodeOptions = {}
 ): Layer.Layer<DevNode | NodeApi.NodeApi | NodeState.NodeState | Faults.Faults, ListenError> => {
-  const { grpcWebPort = 0, host = "127.0.0.1", port = 0, validation } = options
+  const { grpcWebPort = 0, host = "127.0.0.1", port = 0, validation, ...nodeOptions } = options
   const servers = Layer.scoped(
     DevNode,
     Effect.gen(function* () {
@@ -87,5 +93,5 @@ export const layer = (
       return { grpcUrl: `http://${host}:${grpc.port}`, grpcWebUrl: `http://${host}:${grpcWeb.port}` }
     })
   )
-  return Layer.provideMerge(servers, layerNode(validation))
+  return Layer.provideMerge(servers, layerNode(validation, nodeOptions))
 }

@@ -142,86 +142,90 @@ const outcomeOf = (exit: Exit.Exit<number, NodeError>): Faults.Outcome =>
  * @since 1.0.0
  * @category constructors
  */
-export const make = Effect.gen(function* () {
-  const faults = yield* Faults.Faults
-  // Calls that are done after their caller has gone live as long as the node.
-  const lifetime = yield* Effect.scope
-  const handlers = new Map(
-    (yield* NodeHandlers.make).map((handler) => [`/${handler.method.parent.typeName}/${handler.method.name}`, handler])
-  )
+export const make = (options?: NodeHandlers.NodeOptions) =>
+  Effect.gen(function* () {
+    const faults = yield* Faults.Faults
+    // Calls that are done after their caller has gone live as long as the node.
+    const lifetime = yield* Effect.scope
+    const handlers = new Map(
+      (yield* NodeHandlers.make(options)).map((handler) => [
+        `/${handler.method.parent.typeName}/${handler.method.name}`,
+        handler
+      ])
+    )
 
-  const call: Context.Tag.Service<NodeApi>["call"] = (path, request, via) =>
-    Effect.gen(function* () {
-      const handler = handlers.get(path)
-      if (handler?.kind !== "unary") return yield* Status.unimplemented(path)
-      const { end, fault } = yield* faults.receive({ method: handler.method.localName, via, request })
-      const run = handler.handle(request)
-      const meet = Option.match(fault, {
-        onNone: () => run,
-        onSome: Faults.Fault.$match({
-          Fail: ({ stage, status }) => (stage === "beforeSend" ? status : Effect.zipRight(run, status)),
-          Hang: ({ stage }) => (stage === "beforeSend" ? Effect.never : Effect.zipRight(run, Effect.never)),
-          Drop: ({ stage }) =>
-            stage === "beforeSend" ? new ConnectionDropped() : Effect.zipRight(run, new ConnectionDropped()),
-          Delay: ({ duration }) => Effect.delay(run, duration),
-          Late: ({ duration }) =>
-            run.pipe(Effect.delay(duration), Effect.forkIn(lifetime), Effect.zipRight(Effect.never)),
-          Wrong: ({ answer }) => Effect.map(run, (response) => falsify(handler.method.output, response, answer)),
-          Stream: () => run
-        })
-      })
-      return yield* Effect.onExit(meet, (exit) => end(outcomeOf(Exit.map(exit, (response) => response.length))))
-    })
-
-  const open: Context.Tag.Service<NodeApi>["open"] = (path, request, via) =>
-    Stream.unwrap(
+    const call: Context.Tag.Service<NodeApi>["call"] = (path, request, via) =>
       Effect.gen(function* () {
         const handler = handlers.get(path)
-        if (handler?.kind !== "serverStreaming") return yield* Status.unimplemented(path)
+        if (handler?.kind !== "unary") return yield* Status.unimplemented(path)
         const { end, fault } = yield* faults.receive({ method: handler.method.localName, via, request })
-        const run: Stream.Stream<Uint8Array, NodeError> = handler.handle(request)
-        // A stream is accepted once it has delivered a message.
-        const cutShort = (stage: Faults.Stage, ending: Stream.Stream<never, NodeError>) =>
-          stage === "beforeSend" ? ending : Stream.concat(Stream.take(run, 1), ending)
+        const run = handler.handle(request)
         const meet = Option.match(fault, {
           onNone: () => run,
           onSome: Faults.Fault.$match({
-            Fail: ({ stage, status }) => cutShort(stage, Stream.fail(status)),
-            Hang: ({ stage }) => cutShort(stage, Stream.never),
-            Drop: ({ stage }) => cutShort(stage, Stream.fail(new ConnectionDropped())),
-            Delay: ({ duration }) => Stream.concat(Stream.drain(Stream.fromEffect(Effect.sleep(duration))), run),
-            Late: () => Stream.never,
-            Wrong: ({ answer }) => Stream.map(run, (message) => falsify(handler.method.output, message, answer)),
-            Stream: ({ how }) => disturb(run, how)
+            Fail: ({ stage, status }) => (stage === "beforeSend" ? status : Effect.zipRight(run, status)),
+            Hang: ({ stage }) => (stage === "beforeSend" ? Effect.never : Effect.zipRight(run, Effect.never)),
+            Drop: ({ stage }) =>
+              stage === "beforeSend" ? new ConnectionDropped() : Effect.zipRight(run, new ConnectionDropped()),
+            Delay: ({ duration }) => Effect.delay(run, duration),
+            Late: ({ duration }) =>
+              run.pipe(Effect.delay(duration), Effect.forkIn(lifetime), Effect.zipRight(Effect.never)),
+            Wrong: ({ answer }) => Effect.map(run, (response) => falsify(handler.method.output, response, answer)),
+            Stream: () => run
           })
         })
-        let bytes = 0
-        let isWhole = false
-        return meet.pipe(
-          Stream.tap((message) =>
-            Effect.sync(() => {
-              bytes += message.length
+        return yield* Effect.onExit(meet, (exit) => end(outcomeOf(Exit.map(exit, (response) => response.length))))
+      })
+
+    const open: Context.Tag.Service<NodeApi>["open"] = (path, request, via) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          const handler = handlers.get(path)
+          if (handler?.kind !== "serverStreaming") return yield* Status.unimplemented(path)
+          const { end, fault } = yield* faults.receive({ method: handler.method.localName, via, request })
+          const run: Stream.Stream<Uint8Array, NodeError> = handler.handle(request)
+          // A stream is accepted once it has delivered a message.
+          const cutShort = (stage: Faults.Stage, ending: Stream.Stream<never, NodeError>) =>
+            stage === "beforeSend" ? ending : Stream.concat(Stream.take(run, 1), ending)
+          const meet = Option.match(fault, {
+            onNone: () => run,
+            onSome: Faults.Fault.$match({
+              Fail: ({ stage, status }) => cutShort(stage, Stream.fail(status)),
+              Hang: ({ stage }) => cutShort(stage, Stream.never),
+              Drop: ({ stage }) => cutShort(stage, Stream.fail(new ConnectionDropped())),
+              Delay: ({ duration }) => Stream.concat(Stream.drain(Stream.fromEffect(Effect.sleep(duration))), run),
+              Late: () => Stream.never,
+              Wrong: ({ answer }) => Stream.map(run, (message) => falsify(handler.method.output, message, answer)),
+              Stream: ({ how }) => disturb(run, how)
             })
-          ),
-          Stream.concat(
-            Stream.execute(
+          })
+          let bytes = 0
+          let isWhole = false
+          return meet.pipe(
+            Stream.tap((message) =>
               Effect.sync(() => {
-                isWhole = true
+                bytes += message.length
               })
-            )
-          ),
-          // A caller that takes no more is gone, as one that is interrupted.
-          Stream.ensuringWith((exit) =>
-            end(
-              Exit.isSuccess(exit) && !isWhole ? Faults.Outcome.Interrupted() : outcomeOf(Exit.map(exit, () => bytes))
+            ),
+            Stream.concat(
+              Stream.execute(
+                Effect.sync(() => {
+                  isWhole = true
+                })
+              )
+            ),
+            // A caller that takes no more is gone, as one that is interrupted.
+            Stream.ensuringWith((exit) =>
+              end(
+                Exit.isSuccess(exit) && !isWhole ? Faults.Outcome.Interrupted() : outcomeOf(Exit.map(exit, () => bytes))
+              )
             )
           )
-        )
-      })
-    )
+        })
+      )
 
-  return { kindOf: (path: string) => handlers.get(path)?.kind, call, open }
-})
+    return { kindOf: (path: string) => handlers.get(path)?.kind, call, open }
+  })
 
 /**
  * A node over its state, its judge and its script of faults.
@@ -229,7 +233,6 @@ export const make = Effect.gen(function* () {
  * @since 1.0.0
  * @category layers
  */
-export const layer: Layer.Layer<NodeApi, never, NodeState | NodeValidation | Faults.Faults> = Layer.scoped(
-  NodeApi,
-  make
-)
+export const layer = (
+  options?: NodeHandlers.NodeOptions
+): Layer.Layer<NodeApi, never, NodeState | NodeValidation | Faults.Faults> => Layer.scoped(NodeApi, make(options))

@@ -124,7 +124,28 @@ const toWelcomeMessage = ({ createdNs, id, value: welcome }: Entry<NodeState.Sto
   return create(WelcomeMessageSchema, { version: { case: "welcomePointer", value } })
 }
 
-const checkWelcome = ({ version }: { readonly version: NodeState.StoredWelcome | { readonly case: undefined } }) => {
+/**
+ * What a node does otherwise than real ones.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface NodeOptions {
+  /**
+   * Takes Welcome pointers that are wrapped by Curve25519 too; not unless given. libxmtp makes them for packages without an X-Wing
+   * key and writes wrapper algorithm 1 (`mls_sync.rs`, `send_welcomes`), and xmtp-node-go refuses the whole request, since
+   * `WelcomePointerWrapperAlgorithm` has X-Wing only. This shows how a receiver would take them.
+   */
+  readonly acceptsCurve25519Pointers?: boolean | undefined
+}
+
+/** Nothing but X-Wing has a name in `WelcomePointerWrapperAlgorithm`: this is the number of Welcomes. */
+const CURVE25519: number = WelcomeWrapperAlgorithm.CURVE25519
+
+const checkWelcome = (
+  { version }: { readonly version: NodeState.StoredWelcome | { readonly case: undefined } },
+  { acceptsCurve25519Pointers = false }: NodeOptions
+) => {
   if (version.case === undefined) {
     return Effect.fail(Status.invalidArgument("invalid welcome message: missing version"))
   }
@@ -140,7 +161,8 @@ const checkWelcome = ({ version }: { readonly version: NodeState.StoredWelcome |
   if (installationKey.length === 0 || welcomePointer.length === 0 || hpkePublicKey.length === 0) {
     return Effect.fail(Status.invalidArgument("invalid welcome pointer message"))
   }
-  return wrapperAlgorithm === WelcomePointerWrapperAlgorithm.XWING_MLKEM_768_DRAFT_6
+  return wrapperAlgorithm === WelcomePointerWrapperAlgorithm.XWING_MLKEM_768_DRAFT_6 ||
+    (acceptsCurve25519Pointers && wrapperAlgorithm === CURVE25519)
     ? Effect.succeed<NodeState.StoredWelcome>(version)
     : Effect.fail(
         Status.invalidArgument(
@@ -151,7 +173,8 @@ const checkWelcome = ({ version }: { readonly version: NodeState.StoredWelcome |
 
 const mlsHandlers = (
   node: Context.Tag.Service<NodeState.NodeState>,
-  validation: Context.Tag.Service<NodeValidation>
+  validation: Context.Tag.Service<NodeValidation>,
+  options: NodeOptions
 ): ReadonlyArray<Handler> => {
   const writable = Effect.flatMap(node.isMigrated, (moved) => (moved ? NodeState.publishingMoved : Effect.void))
 
@@ -182,7 +205,7 @@ const mlsHandlers = (
       Effect.gen(function* () {
         yield* writable
         if (messages.length === 0) return yield* Status.invalidArgument("no welcome messages to send")
-        const welcomes = yield* Effect.forEach(messages, checkWelcome)
+        const welcomes = yield* Effect.forEach(messages, (message) => checkWelcome(message, options))
         yield* Effect.forEach(welcomes, (welcome) => {
           const { installationKey } = welcome.value
           const data = welcome.case === "v1" ? welcome.value.data : welcome.value.welcomePointer
@@ -358,10 +381,11 @@ const identityHandlers = (
  * @since 1.0.0
  * @category constructors
  */
-export const make: Effect.Effect<ReadonlyArray<Handler>, never, NodeState.NodeState | NodeValidation> = Effect.gen(
-  function* () {
+export const make = (
+  options: NodeOptions = {}
+): Effect.Effect<ReadonlyArray<Handler>, never, NodeState.NodeState | NodeValidation> =>
+  Effect.gen(function* () {
     const node = yield* NodeState.NodeState
     const validation = yield* NodeValidation
-    return [...mlsHandlers(node, validation), ...identityHandlers(node, validation)]
-  }
-)
+    return [...mlsHandlers(node, validation, options), ...identityHandlers(node, validation)]
+  })

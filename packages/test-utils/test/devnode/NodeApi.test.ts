@@ -360,6 +360,53 @@ describe("NodeApi", () => {
       }).pipe(Effect.provide(layerNode(gullible)))
   )
 
+  for (const acceptsCurve25519Pointers of [undefined, false, true]) {
+    const title = acceptsCurve25519Pointers
+      ? "told to, takes pointers by Curve25519 beside those by X-Wing, and no others"
+      : `takes pointers by X-Wing alone, as real nodes do (${acceptsCurve25519Pointers})`
+    it.effect(title, () =>
+      Effect.gen(function* () {
+        const installationKey = bytes("0b".repeat(32))
+        let sent = 0
+        const pointer = (wrapperAlgorithm: WelcomePointerWrapperAlgorithm) => ({
+          version: {
+            case: "welcomePointer" as const,
+            // Each is another: a node files the same bytes once.
+            value: {
+              installationKey,
+              welcomePointer: Uint8Array.of(sent++),
+              hpkePublicKey: bytes("05"),
+              wrapperAlgorithm
+            }
+          }
+        })
+        const filed: Array<number> = []
+        for (const algorithm of [0, 1, 2, 3, 4]) {
+          // One that is refused takes the whole request with it.
+          const messages = [2, algorithm].map((number) => pointer(number as WelcomePointerWrapperAlgorithm))
+          const send = call(MlsApi.method.sendWelcomeMessages, { messages })
+          if (algorithm === 2 || (algorithm === 1 && acceptsCurve25519Pointers)) {
+            yield* send
+            filed.push(2, algorithm)
+          } else {
+            const because = "invalid welcome pointer wrapper algorithm"
+            expect(yield* refused(send)).toEqual({
+              code: code.invalidArgument,
+              detail: `${because}: ${because} ${algorithm}`
+            })
+          }
+        }
+        const { messages } = yield* call(MlsApi.method.queryWelcomeMessages, {
+          installationKey,
+          pagingInfo: { direction: SortDirection.ASCENDING }
+        })
+        expect(
+          messages.map(({ version }) => version.case === "welcomePointer" && version.value.wrapperAlgorithm)
+        ).toEqual(filed)
+      }).pipe(Effect.provide(layerNode(gullible, { acceptsCurve25519Pointers })))
+    )
+  }
+
   it.effect("appends to commit logs in order, in batches of at most 10, and reads at most 20 of them", () =>
     Effect.gen(function* () {
       const groupId = bytes("aa")
