@@ -25,6 +25,11 @@ const read = (text: string): Schedule.Schedule =>
 const recent = new Map<string, Schedule.Schedule>()
 const MAX_RECENT = 1024
 
+const remember = (text: string, schedule: Schedule.Schedule): void => {
+  if (recent.size >= MAX_RECENT) recent.clear()
+  recent.set(text, schedule)
+}
+
 /**
  * A schedule from its column. One that cannot be read is `Schedule.lost`, and stops nothing: what is due is looked for again.
  */
@@ -33,8 +38,7 @@ export const decode = (column: unknown): Schedule.Schedule => {
   const known = recent.get(column)
   if (known !== undefined) return known
   const schedule = read(column)
-  if (recent.size >= MAX_RECENT) recent.clear()
-  recent.set(column, schedule)
+  remember(column, schedule)
   return schedule
 }
 
@@ -55,6 +59,8 @@ export const encode = (schedule: Schedule.Schedule): Columns & { readonly value:
     return Math.floor(value)
   })
   const value = isWhole ? schedule : decode(text)
+  // What is written is read next.
+  if (isWhole) remember(text, schedule)
   return {
     schedule: text,
     due_at: Option.getOrNull(Option.map(Schedule.dueAt(value), DateTime.toEpochMillis)),
