@@ -221,14 +221,20 @@ export const nextCleaningAt = (
   settings: LifecycleSettingsShape
 ): Option.Option<DateTime.Utc> => nextLook([...entries, ...quarantined], now, settings)
 
-/** When the first of these rows is due; where one is due already and waits for a condition, after the retry. */
+/** When to look at the first of these rows: at its date; where that has passed and it waits for a condition, after a wait. */
 const nextLook = (
   rows: ReadonlyArray<Ledger.Kept | Ledger.Quarantined>,
   now: DateTime.Utc,
-  { cleanRetry, grace }: LifecycleSettingsShape
+  settings: LifecycleSettingsShape
 ): Option.Option<DateTime.Utc> => {
   if (rows.length === 0) return Option.none()
-  const first = rows.map((row) => deleteAtOf(row, grace)).reduce(DateTime.min)
+  const { cleanRetry, grace } = settings
+  const first = rows
+    .map((row) => {
+      const deleteAt = deleteAtOf(row, grace)
+      return DateTime.lessThan(now, deleteAt) ? deleteAt : DateTime.addDuration(now, waitOf(deleteAt, now, settings))
+    })
+    .reduce(DateTime.min)
   return Option.some(
     DateTime.clamp(first, {
       minimum: DateTime.addDuration(now, cleanRetry),
@@ -236,3 +242,7 @@ const nextLook = (
     })
   )
 }
+
+/** As long again as the row has waited since its date: at least the retry, and no more than an hour of a day's grace. */
+const waitOf = (deleteAt: DateTime.Utc, now: DateTime.Utc, { cleanRetry, grace }: LifecycleSettingsShape) =>
+  Duration.max(cleanRetry, Duration.min(DateTime.distanceDuration(deleteAt, now), Duration.times(grace, 1 / 24)))

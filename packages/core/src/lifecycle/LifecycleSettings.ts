@@ -36,7 +36,10 @@ export interface LifecycleSettingsShape {
   readonly confirmWithin: Duration.Duration
   /** How often what the network serves is compared with the ledger: at least once a week. */
   readonly probeInterval: Duration.Duration
-  /** How often erasing is tried again where a condition does not hold yet. */
+  /**
+   * How long to wait before erasing is tried again where a condition does not hold yet: at first; later as long again as it has
+   * not held, up to a 24th of the grace.
+   */
   readonly cleanRetry: Duration.Duration
   /** How long the tombstone of a retired package explains a late Welcome. */
   readonly tombstoneLifetime: Duration.Duration

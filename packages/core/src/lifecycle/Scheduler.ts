@@ -41,7 +41,7 @@ export interface Options {
   readonly concurrency?: number | undefined
   /**
    * Installations begun in a minute, in the long run; 500 unless given, since an XMTP node takes 600 uploads a minute from one
-   * address. What is due beyond that waits its turn, those due longest first.
+   * address. What is due beyond that waits its turn, those due longest first. One that asks nothing of the network does not count.
    */
   readonly perMinute?: number | undefined
   /** Installations that may be begun at once after a quiet time; 100 unless given. */
@@ -121,6 +121,11 @@ class TokenBucket {
 
   take(): void {
     this.#tokens -= 1
+  }
+
+  /** What was taken has asked nothing of the network. */
+  giveBack(): void {
+    this.#tokens = Math.min(this.#burst, this.#tokens + 1)
   }
 
   /** Milliseconds until one more may begin. */
@@ -222,6 +227,8 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
             )
           }
         }
+        // The budget is the network's: keys that wait for a reader of their Welcomes take nothing from rotations.
+        if (Either.isRight(result) && !result.right.hasAsked) bucket.giveBack()
         // What has brought something about may be begun again at once; what has not must not.
         const hasProgressed =
           Either.isRight(result) && (Option.isSome(result.right.published) || result.right.erased > 0)

@@ -67,6 +67,8 @@ export interface Report {
   readonly published: Option.Option<Published>
   /** How many private keys were erased. */
   readonly erased: number
+  /** Whether anything was asked of the network, or sent to it. */
+  readonly hasAsked: boolean
 }
 
 /**
@@ -92,6 +94,8 @@ interface Subject {
   ledger: InstallationLedger
   /** Whether rows were written since they were read. */
   isStale: boolean
+  /** Whether anything was asked of the network, or sent to it. */
+  hasAsked: boolean
 }
 
 const isDueAt = (deadline: Option.Option<DateTime.Utc>) =>
@@ -102,7 +106,7 @@ const reload = (lease: Lease) =>
     const store = yield* KeyPackageStore
     const installation = yield* store.getInstallation(lease.installationId)
     const ledger = yield* store.getLedger(lease.installationId)
-    return Option.map(installation, (found): Subject => ({ lease, installation: found, ledger, isStale: false }))
+    return Option.map(installation, (installation) => ({ installation, ledger, isStale: false }))
   })
 
 /** Reads the rows again where some were written. */
@@ -402,6 +406,7 @@ const CONFIRM_AGAIN = Duration.seconds(10)
 /** Looks at the network and acts on what it finds. None where no answer came; that is noted, and asked again later. */
 const probe = (subject: Subject, { insist = false, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
+    subject.hasAsked = true
     const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger, memory))
     if (Either.isLeft(looked)) {
       const error = looked.left
@@ -471,6 +476,7 @@ const rotateIfDue = (subject: Subject) =>
         continue
       }
       subject.isStale = true
+      subject.hasAsked = true
       const { published } = yield* rotateUnderLease(subject.lease, subject.installation, {
         wanted: wantedProfile(subject),
         trigger,
@@ -494,25 +500,26 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
     const settings = yield* LifecycleSettings
-    const { cleanRetry, grace } = settings
+    const { grace } = settings
     const now = yield* DateTime.now
-    const later = DateTime.addDuration(now, cleanRetry)
+    const nextAt = Cleaner.nextCleaningAt(subject.ledger, now, settings)
+    const later = reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
     const first = Cleaner.nextDeletionAt(subject.ledger, grace)
     if (!Option.exists(first, (at) => DateTime.lessThanOrEqualTo(at, now))) {
       // Nothing is due yet but the files, which may hold what an earlier cleaning erased.
       yield* store.scrub
-      const nextAt = Cleaner.nextCleaningAt(subject.ledger, now, settings)
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
+      yield* later
       return 0
     }
     if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: Option.some(later) }))
+      yield* later
       return 0
     }
+    subject.hasAsked = true
     const looked = yield* Effect.either(Reachability.look(subject.installation, subject.ledger, memory))
     if (Either.isLeft(looked)) {
       if (looked.left._tag === "StorageError") return yield* looked.left
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: Option.some(later) }))
+      yield* later
       return 0
     }
     const observation = looked.right
@@ -523,18 +530,12 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
     if (!isWell && mayRepair(subject, now, false)) {
       yield* reschedule(subject, Schedule.requestProbe(now))
     }
-    const { erased, nextAt } = yield* Cleaner.clean(
-      subject.lease,
-      subject.installation,
-      subject.ledger,
-      observation,
-      guard
-    )
-    if (erased > 0) {
+    const cleaned = yield* Cleaner.clean(subject.lease, subject.installation, subject.ledger, observation, guard)
+    if (cleaned.erased > 0) {
       yield* store.scrub
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
+      yield* reschedule(subject, (known) => ({ ...known, cleanAt: cleaned.nextAt }))
     }
-    return erased
+    return cleaned.erased
   })
 
 /**
@@ -552,12 +553,12 @@ export const upkeep: (
 ) => Effect.Effect<Report, UpkeepError, UpkeepContext> = Effect.fn("Upkeep.upkeep")(
   function* (installationId, options) {
     yield* Effect.annotateCurrentSpan({ installationId })
-    const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0 }
+    const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0, hasAsked: false }
     return yield* withLease(installationId, (lease) =>
       Effect.gen(function* () {
         const found = yield* reload(lease)
         if (Option.isNone(found)) return nothing
-        const subject = found.value
+        const subject: Subject = { lease, ...found.value, hasAsked: false }
         if (subject.ledger.unreadable.length > 0) {
           subject.isStale = true
           yield* setAside(subject)
@@ -580,7 +581,8 @@ export const upkeep: (
         const cleans = (yield* isDueAt(cleanAt)) || (options.look && (yield* hasOverdue(subject)))
         if (cleans) yield* refresh(subject)
         const erased = cleans ? yield* cleanUp(subject, options) : 0
-        return { reachability: Option.map(probed, ({ verdict }) => verdict), published: yield* rotated, erased }
+        const reachability = Option.map(probed, ({ verdict }) => verdict)
+        return { reachability, published: yield* rotated, erased, hasAsked: subject.hasAsked }
       })
     )
   }

@@ -216,7 +216,7 @@ describe("Cleaner", () => {
       })
       const { erased, nextAt } = yield* Effect.provideService(clean(id), WelcomeProgress, unknown)
       expect(erased).toBe(0)
-      expect(nextAt).toEqual(Option.some(DateTime.add(yield* DateTime.now, { minutes: 15 })))
+      expect(nextAt).toEqual(Option.some(DateTime.add(yield* DateTime.now, { hours: 1 })))
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -320,15 +320,37 @@ describe("Cleaner", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
+  it.effect("[76] asks again after the retry, then as long after as it has waited already, within the hour", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const [first] = yield* history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      const served = yield* serving(first)
+      yield* TestClock.setTime(DateTime.toEpochMillis(first.deleteAt))
+      const waits: Array<number> = []
+      for (let times = 0; times < 5; times++) {
+        const { nextAt } = yield* clean(id, { served })
+        const wait = DateTime.distance(yield* DateTime.now, Option.getOrThrow(nextAt))
+        waits.push(wait / 60_000)
+        yield* TestClock.adjust(Duration.millis(wait))
+      }
+      // The fourth time the second row's date is a second ahead: nothing is asked for again before the retry.
+      expect(waits).toEqual([15, 15, 30, 15, 60])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
   it.effect("asks again within the retry where a condition does not hold, and within a week where nothing is due", () =>
     Effect.gen(function* () {
       const id = yield* threePackages
-      yield* TestClock.adjust("2 days")
+      const [, second] = yield* history(id)
+      if (second?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* TestClock.setTime(DateTime.toEpochMillis(second.deleteAt))
       const [first] = yield* history(id)
       const served = yield* serving(first)
       const now = yield* DateTime.now
       const { erased, nextAt } = yield* clean(id, { served })
-      expect([erased, nextAt]).toEqual([1, Option.some(DateTime.add(now, { minutes: 15 }))])
+      // The first one has waited for an hour.
+      expect([erased, nextAt]).toEqual([1, Option.some(DateTime.add(now, { hours: 1 }))])
       yield* clean(id)
       const { nextAt: last } = yield* clean(id)
       expect(last).toEqual(Option.some(DateTime.add(now, { days: 7 })))

@@ -13,6 +13,7 @@ import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { ApiClient, type ApiClientError } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore, StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
+import { WelcomeProgress } from "@keyward/core/ports/WelcomeProgress"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
@@ -544,6 +545,34 @@ describe("crowds", () => {
         expect((yield* faults.calls).length).toBeGreaterThan(40)
         for (const id of ids) expect(yield* App.states(id)).toEqual(["Published"])
       }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[76] keys that wait for a reader of their Welcomes take nothing from the rotations of others", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const ids = yield* crowd(10, DateTime.add(TestApp.START, { days: 29 }))
+      for (const installationId of ids) {
+        for (let times = 0; times < 2; times++) {
+          yield* TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }), "1 second")
+        }
+      }
+      yield* TestClock.adjust("2 days")
+      const unread = { completeAsOf: Option.none(), attemptedAt: Option.none() }
+      // Six an hour, and ten whose keys cannot be erased, each asked for every hour.
+      yield* App.startScheduler({ perMinute: 0.1, burst: 1 }).pipe(
+        Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get: () => Effect.succeedSome(unread) }))
+      )
+      yield* TestClock.adjust("8 hours")
+      const faults = yield* Faults.Faults
+      yield* faults.clearCalls
+      const [id] = ids
+      if (id === undefined) return expect.fail("no installation")
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("11 minutes")
+      expect((yield* uploads).length).toBe(1)
+      // Erased is nothing all the same.
+      expect(yield* App.states(id)).toEqual(["Superseded", "Superseded", "Published"])
+    }).pipe(Effect.provide(App.layer()))
   )
 
   it.scoped("[76] one tenant that is always due and always fails delays nobody else", () =>
