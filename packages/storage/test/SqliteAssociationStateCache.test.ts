@@ -5,6 +5,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
+import * as Codec from "@keyward/core/identity/AssociationStateCodec"
 import { InboxId } from "@keyward/core/identity/InboxId"
 import { AssociationStateCache, type StateAt } from "@keyward/core/ports/AssociationStateCache"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
@@ -111,6 +112,61 @@ describe("SqliteAssociationStateCache", () => {
       })
     )
   }
+
+  it.scoped("keeps what the first schema has, and notes the second", () =>
+    Effect.gen(function* () {
+      const path = yield* filename
+      const client = SqliteClient.layer({ filename: path })
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`CREATE TABLE keyward_identity_updates (
+          inbox_id TEXT NOT NULL CHECK (length(inbox_id) = 64),
+          sequence_id INTEGER NOT NULL,
+          server_timestamp_ns INTEGER NOT NULL,
+          identity_update BLOB NOT NULL,
+          PRIMARY KEY (inbox_id, sequence_id)
+        ) STRICT, WITHOUT ROWID`
+        yield* sql`CREATE TABLE keyward_association_states (
+          inbox_id TEXT NOT NULL CHECK (length(inbox_id) = 64),
+          sequence_id INTEGER NOT NULL,
+          state BLOB NOT NULL,
+          PRIMARY KEY (inbox_id, sequence_id)
+        ) STRICT, WITHOUT ROWID`
+        yield* sql`CREATE TABLE keyward_identity_migrations (
+          migration_id INTEGER PRIMARY KEY NOT NULL,
+          created_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP,
+          name VARCHAR(255) NOT NULL
+        )`
+        yield* sql`INSERT INTO keyward_identity_migrations (migration_id, name) VALUES (1, 'create_identity_cache')`
+        yield* sql`INSERT INTO keyward_identity_updates VALUES (${inboxId}, 5, 7, x'0102')`
+        yield* sql`INSERT INTO keyward_association_states VALUES (${inboxId}, 5, ${Codec.encode(state)})`
+      }).pipe(Effect.provide(client))
+
+      yield* Effect.gen(function* () {
+        const cache = yield* AssociationStateCache
+        const [newest] = yield* cache.getNewest([inboxId])
+        expect(Option.map(newest ?? Option.none(), ({ sequenceId }) => sequenceId)).toEqual(Option.some(5n))
+        expect(yield* cache.getLog(inboxId)).toEqual([
+          { sequenceId: 5n, serverTimestampNs: 7n, update: new Uint8Array([1, 2]) }
+        ])
+        // What is there stays: the key of the tables has come with the rows.
+        yield* cache.put([put, { log: [], newest: other }])
+        expect((yield* cache.getNewest([inboxId, other.state.inboxId])).every(Option.isSome)).toBe(true)
+      }).pipe(Effect.provide(SqliteAssociationStateCache.layer({ filename: path })))
+
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const tables = yield* sql`SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name`
+        expect(tables.map(({ name }) => name)).toEqual([
+          "keyward_association_states",
+          "keyward_identity_migrations",
+          "keyward_identity_updates"
+        ])
+        const [rows] = yield* sql`SELECT count(*) AS states FROM keyward_association_states`
+        expect(rows).toEqual({ states: 2 })
+      }).pipe(Effect.provide(client))
+    })
+  )
 
   it.scoped("refuses a database of a later release", () =>
     Effect.gen(function* () {

@@ -375,3 +375,37 @@ export const hasSeen = (state: AssociationState, signature: VerifiedSignature): 
  */
 export const hasApplied = (state: AssociationState, update: VerifiedUpdate): boolean =>
   update.actions.every((action) => signaturesOf(action).every((signature) => hasSeen(state, signature)))
+
+/** Measured on Node 20: a state without anything in it, what each member and each signature takes beside its text. */
+const heap = { state: 700, member: 240, signature: 40 } as const
+
+/** Addresses are any text, of which a letter may take two bytes; keys are ASCII. */
+const heapOfText = (identifier: MemberIdentifier.MemberIdentifier | undefined): number => {
+  switch (identifier?._tag) {
+    case "Ethereum":
+      return 2 * identifier.address.length
+    case "Installation":
+      return identifier.publicKey.length
+    case "Passkey":
+      return identifier.publicKey.length + 2 * (identifier.relyingParty?.length ?? 0)
+    default:
+      return 0
+  }
+}
+
+/**
+ * About how many bytes of memory the state takes: 2.5 KB where an inbox has two installations, half a megabyte for a
+ * thousand members. For bounds; nothing is measured.
+ *
+ * @since 1.0.0
+ * @category queries
+ */
+export const estimateBytes = ({ members, recoveryIdentifier, seenSignatures }: AssociationState): number => {
+  let bytes = heap.state + heapOfText(recoveryIdentifier)
+  // Each member is filed under a text of its own.
+  for (const { addedBy, identifier } of members.values()) {
+    bytes += heap.member + 2 * heapOfText(identifier) + heapOfText(addedBy)
+  }
+  for (const signature of seenSignatures) bytes += heap.signature + signature.length
+  return bytes
+}

@@ -16,7 +16,7 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type { AssociationState } from "../identity/AssociationState.ts"
+import { type AssociationState, estimateBytes } from "../identity/AssociationState.ts"
 import { CurveBackend } from "../identity/CurveBackend.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
@@ -24,6 +24,7 @@ import type { InboxId } from "../identity/InboxId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
 import { inHalves } from "../internal/inHalves.ts"
+import * as sharedPuts from "../internal/sharedPuts.ts"
 import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry, limits } from "../ports/ApiClient.ts"
 import { AssociationStateCache, type StateAt } from "../ports/AssociationStateCache.ts"
 import type { StorageError } from "../ports/KeyPackageStore.ts"
@@ -87,7 +88,8 @@ export class AssociationStates extends Context.Tag("@keyward/core/AssociationSta
     /**
      * The state of each inbox now, one answer per id in the order asked. An inbox is asked for once, however often it is
      * named; callers who come before the node has answered share the answer, later ones ask anew, and always only for what is
-     * not known yet. An answer is there when all logs of its request (`limits.inboxesPerRequest`) are verified.
+     * not known yet. An answer is there when all logs of its request (`limits.inboxesPerRequest`) are verified; the cache has
+     * it a moment later, and at the latest when the service ends.
      *
      * A log that does not resolve fails its inbox alone. A node that cannot be reached fails the inboxes of the request. A
      * request that is refused, or whose answer is malformed, is asked in halves, until those are left that it is about.
@@ -113,6 +115,11 @@ export class AssociationStates extends Context.Tag("@keyward/core/AssociationSta
 export interface Options {
   /** States kept decoded in memory; 10,000 unless given (about 3 KiB each). All others are read from the cache. */
   readonly capacity?: number | undefined
+  /**
+   * Bytes of memory that those states take together, by estimate; 64 MiB (67,108,864) unless given. Somebody's inbox may have
+   * thousands of members.
+   */
+  readonly capacityBytes?: number | undefined
   /** Requests under way at once; 4 unless given. */
   readonly concurrency?: number | undefined
   /** How long one smart contract wallet may take to be asked; 30 seconds unless given. */
@@ -132,10 +139,13 @@ type Flight = Deferred.Deferred<Results>
 /** Inboxes asked of the cache at a time: a few milliseconds. */
 const INBOXES_PER_LOOK_UP = 500
 
+/** Bytes that go into the cache in one transaction, by estimate: some 300 inboxes, about ten milliseconds. */
+const BYTES_PER_PUT = 1024 * 1024
+
 /** What a log extends. */
 interface Known {
   readonly base: StateAt | undefined
-  /** Entries of the base that the cache did not take. */
+  /** Entries of the base that are not in the cache, as far as is known. */
   readonly unsaved: ReadonlyArray<IdentityUpdateLogEntry>
 }
 
@@ -151,9 +161,25 @@ interface Remembered {
   readonly current: StateAt
   /** Milliseconds since 1970, by the clock that reads it. */
   readonly readAt: number
-  /** Its newest entries, where the cache did not take them. They go with the next ones, so that no log there has a hole. */
+  /**
+   * Its newest entries, as long as the cache has not taken them. They go with the next ones, so that no log there has a hole.
+   */
   readonly unsaved: ReadonlyArray<IdentityUpdateLogEntry>
 }
+
+/** With the estimate of its state, which is made once. */
+interface Weighed extends Remembered {
+  /** Bytes of memory. */
+  readonly stateBytes: number
+}
+
+type Entry = Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0][number]
+
+const logBytes = (log: ReadonlyArray<IdentityUpdateLogEntry>): number =>
+  log.reduce((sum, { update }) => sum + update.length + HEAP_PER_ENTRY, 0)
+
+/** What an entry of a log takes beside its update: two numbers and the objects. */
+const HEAP_PER_ENTRY = 200
 
 // The constructor cannot say that the reason is one of these.
 const inboxError = (inboxId: InboxId, reason: InboxReason): InboxError =>
@@ -206,16 +232,41 @@ export const make = (
     const verifier = withTimeout(yield* SmartContractWalletVerifier, options.walletTimeout ?? "30 seconds")
     const backend = yield* CurveBackend
     const scope = yield* Effect.scope
-    const { capacity = 10_000, concurrency = 4 } = options
+    const { capacity = 10_000, capacityBytes = 64 * 1024 * 1024, concurrency = 4 } = options
     /** Decoded states, each with the time of the node's last word on it. */
-    const remembered = new BoundedMap<InboxId, Remembered>(capacity)
+    const remembered = new BoundedMap<InboxId, Weighed>(capacity, {
+      most: capacityBytes,
+      weightOf: ({ stateBytes, unsaved }) => stateBytes + logBytes(unsaved)
+    })
     const inFlight = new Map<InboxId, Flight>()
 
     /** An answer that was longer under way than a newer one does not undo it. */
     const remember = (inboxId: InboxId, newest: Remembered): void => {
       const known = remembered.get(inboxId)
-      if (known === undefined || known.current.sequenceId <= newest.current.sequenceId) remembered.set(inboxId, newest)
+      if (known === undefined || known.current.sequenceId < newest.current.sequenceId) {
+        remembered.set(inboxId, { ...newest, stateBytes: estimateBytes(newest.current.state) })
+      } else if (known.current.sequenceId === newest.current.sequenceId) {
+        // The cache may have taken it since.
+        remembered.set(inboxId, { ...known, readAt: newest.readAt })
+      }
     }
+
+    /** Into the cache. Where it fails, the entries go with those that come next. */
+    const puts = yield* sharedPuts.make<Entry>({
+      put: (entries) =>
+        Effect.map(orMiss(false)(Effect.as(cache.put(entries), true)), (isSaved) => {
+          if (!isSaved) return
+          for (const { newest } of entries) {
+            const { inboxId } = newest.state
+            const known = remembered.get(inboxId)
+            if (known === undefined) continue
+            const unsaved = known.unsaved.filter(({ sequenceId }) => sequenceId > newest.sequenceId)
+            remembered.set(inboxId, { ...known, unsaved })
+          }
+        }),
+      weightOf: ({ log, newest }) => logBytes(log) + estimateBytes(newest.state),
+      enough: BYTES_PER_PUT
+    })
 
     /** Curve work, at the pace of many short turns of the event loop. */
     const resolveAll = (
@@ -256,6 +307,7 @@ export const make = (
           if (newest === undefined) uncached.push(id)
           else known.set(id, { base: newest.current, unsaved: newest.unsaved })
         }
+        if (uncached.length > 0) yield* puts.flush
         for (const ids of Arr.chunksOf(uncached, INBOXES_PER_LOOK_UP)) {
           const stored = yield* orMiss<ReadonlyArray<Option.Option<StateAt>>>([])(cache.getNewest(ids))
           for (const [index, id] of ids.entries()) {
@@ -270,7 +322,11 @@ export const make = (
       inboxIds: ReadonlyArray<InboxId>,
       lookedUp: ReadonlyMap<InboxId, Known>,
       onAnswer: () => void
-    ): Effect.Effect<ReadonlyArray<readonly [InboxId, Result]>> =>
+    ): Effect.Effect<{
+      readonly results: ReadonlyArray<readonly [InboxId, Result]>
+      /** What the cache does not have yet. */
+      readonly extended: ReadonlyArray<Entry>
+    }> =>
       Effect.gen(function* () {
         // Others may have learnt more since the looking up.
         const known = new Map<InboxId, Known>()
@@ -315,15 +371,14 @@ export const make = (
             result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
           })
         )
-        const extended = resolved.flatMap(({ inboxId, log, result }) =>
-          Either.isRight(result) ? [{ inboxId, log, newest: result.right }] : []
-        )
-        const isSaved = extended.length === 0 || (yield* orMiss(false)(Effect.as(cache.put(extended), true)))
-        for (const { inboxId, log, newest } of extended) {
-          remember(inboxId, { current: newest, readAt, unsaved: isSaved ? [] : log })
+        const extended: Array<Entry> = []
+        for (const { inboxId, log, result } of resolved) {
+          results.push([inboxId, result])
+          if (Either.isLeft(result)) continue
+          remember(inboxId, { current: result.right, readAt, unsaved: log })
+          extended.push({ log, newest: result.right })
         }
-        for (const { inboxId, result } of resolved) results.push([inboxId, result])
-        return results
+        return { results, extended }
       })
 
     /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */
@@ -340,13 +395,17 @@ export const make = (
         Effect.forEach(
           flights,
           (one) =>
-            Effect.map(
+            Effect.flatMap(
               read(one[1], lookedUp, () => close(one)),
-              (results) => land(one, Exit.succeed(new Map(results)))
+              ({ extended, results }) => {
+                land(one, Exit.succeed(new Map(results)))
+                return puts.add(extended)
+              }
             ),
           { concurrency, discard: true }
         )
       ).pipe(
+        Effect.zipRight(puts.flush),
         Effect.interruptible,
         // The scope has ended, or a bug: whoever still waits learns it, instead of waiting for ever.
         Effect.onExit((exit) =>
@@ -394,6 +453,7 @@ export const make = (
 
     const getAt = (inboxId: InboxId, sequenceId: bigint) =>
       Effect.gen(function* () {
+        yield* puts.flush
         const cached = yield* orMiss(Option.none<AssociationState>())(cache.getAt(inboxId, sequenceId))
         if (Option.isSome(cached)) return cached.value
         const upTo = (log: ReadonlyArray<IdentityUpdateLogEntry>) =>

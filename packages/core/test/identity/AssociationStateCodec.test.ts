@@ -6,6 +6,7 @@ import { randomIdentityLogs } from "@keyward/test-utils/vectors/IdentityVectors"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
+import { estimateBytes } from "../../src/identity/AssociationState.ts"
 import * as Codec from "../../src/identity/AssociationStateCodec.ts"
 import { InboxId } from "../../src/identity/InboxId.ts"
 import { layerNone } from "../../src/ports/SmartContractWalletVerifier.ts"
@@ -112,6 +113,18 @@ describe("AssociationStateCodec", () => {
         if (Either.isRight(decoded)) Codec.encode(decoded.right)
       }),
       { seed: SEED, numRuns: 3_000 }
+    )
+  })
+
+  it(`what a state is estimated to take in memory is more than its bytes, and not many times more (seed ${SEED})`, () => {
+    FastCheck.assert(
+      FastCheck.property(associationState(inboxId), (state) => {
+        const { length } = Codec.encode(state)
+        const estimate = estimateBytes(state)
+        expect(estimate).toBeGreaterThan(length)
+        expect(estimate).toBeLessThan(1_200 + 4 * length)
+      }),
+      { seed: SEED, numRuns: 500 }
     )
   })
 })

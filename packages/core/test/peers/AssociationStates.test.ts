@@ -9,6 +9,9 @@ import { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { SmartContractWalletVerifier } from "@keyward/core/ports/SmartContractWalletVerifier"
 import * as Faults from "@keyward/test-utils/Faults"
 import { directedLogs } from "@keyward/test-utils/vectors/IdentityVectors"
+import * as Arr from "effect/Array"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
@@ -89,6 +92,8 @@ describe("get", () => {
       expect(AssociationState.hasInstallation(right(extended).state, second.installationId)).toBe(true)
       const [unchanged] = yield* get([alice.inboxId])
       expect(right(unchanged)).toBe(right(extended))
+      // Waits for what is on its way into the cache.
+      yield* getAt(alice.inboxId, 3n)
       const again = yield* restarted()
       const [afterRestart] = yield* again(get([alice.inboxId]))
       expect(right(afterRestart).sequenceId).toBe(3n)
@@ -394,17 +399,110 @@ describe("the cache", () => {
   inWorld("[64] what it did not keep is kept with what comes next, and leaves no hole", () =>
     Effect.gen(function* () {
       const alice = yield* World.newInbox
-      const service = yield* (yield* forgetful(1))(restarted())
-      yield* service(get([alice.inboxId]))
-      const second = yield* World.addInstallation(alice)
-      yield* World.revoke(alice, second.installationId)
-      yield* service(get([alice.inboxId]))
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const service = yield* (yield* forgetful(1))(restarted())
+          yield* service(get([alice.inboxId]))
+          const second = yield* World.addInstallation(alice)
+          yield* World.revoke(alice, second.installationId)
+          yield* service(get([alice.inboxId]))
+        })
+      )
       const cache = yield* AssociationStateCache
+      const service = yield* restarted()
       expect((yield* cache.getLog(alice.inboxId)).map(({ sequenceId }) => sequenceId)).toEqual([1n, 2n, 3n])
       const members = yield* Effect.forEach([1n, 2n, 3n], (at) =>
         Effect.map(service(getAt(alice.inboxId, at)), (state) => AssociationState.installationIds(state).length)
       )
       expect(members).toEqual([1, 2, 1])
+    })
+  )
+
+  type Entries = Parameters<Context.Tag.Service<AssociationStateCache>["put"]>[0]
+
+  /** A cache that notes what it is given, and keeps it once `before` lets it. */
+  const noting = (before: (nth: number) => Effect.Effect<void, StorageError> = () => Effect.void) =>
+    Effect.map(AssociationStateCache, (cache) => {
+      const puts: Array<Entries> = []
+      const cached = Effect.provideService(AssociationStateCache, {
+        ...cache,
+        put: (entries) => Effect.suspend(() => Effect.zipRight(before(puts.push(entries)), cache.put(entries)))
+      })
+      return { cached, puts, ids: () => puts.map(Arr.map(({ log }) => log.map(({ sequenceId }) => sequenceId))) }
+    })
+
+  inWorld("requests share a put, and each entry goes once", () =>
+    Effect.gen(function* () {
+      const inboxes = yield* Effect.replicateEffect(World.newInbox, limits.inboxesPerRequest + 2)
+      const { cached, ids, puts } = yield* noting()
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const service = yield* cached(restarted())
+          yield* service(get(inboxes.map(({ inboxId }) => inboxId)))
+          expect((yield* World.logRequests).length).toBe(2)
+          const [alice] = inboxes
+          if (alice === undefined) return
+          yield* service(getAt(alice.inboxId, 1n))
+          yield* World.addInstallation(alice)
+          yield* service(get([alice.inboxId]))
+        })
+      )
+      expect(puts.map((entries) => entries.length)).toEqual([inboxes.length, 1])
+      expect(ids()[1]).toEqual([[BigInt(inboxes.length + 1)]])
+    })
+  )
+
+  inWorld("nobody waits for a put, and what is resolved meanwhile leaves no hole, although the put fails", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newInbox
+      const bob = yield* World.newInbox
+      const gate = yield* Deferred.make<void, StorageError>()
+      const { cached, ids } = yield* noting((nth) => (nth === 1 ? Deferred.await(gate) : Effect.void))
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const service = yield* cached(restarted())
+          yield* service(get([alice.inboxId]))
+          yield* World.addInstallation(alice)
+          yield* service(get([alice.inboxId]))
+          expect(ids()).toEqual([[[1n]]])
+          yield* World.addInstallation(alice)
+          const answer = right((yield* service(get([alice.inboxId])))[0])
+          expect(answer.sequenceId).toBe(4n)
+          yield* Deferred.fail(gate, broken)
+        })
+      )
+      expect(ids()).toEqual([
+        [[1n]],
+        [
+          [1n, 3n],
+          [1n, 3n, 4n]
+        ]
+      ])
+      const cache = yield* AssociationStateCache
+      expect((yield* cache.getLog(alice.inboxId)).map(({ sequenceId }) => sequenceId)).toEqual([1n, 3n, 4n])
+      expect(yield* cache.getLog(bob.inboxId)).toEqual([])
+    })
+  )
+
+  inWorld("the service does not end before the cache has what it resolved, whatever it was doing", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newInbox
+      const bob = yield* World.newInbox
+      const { cached } = yield* noting((nth) => (nth === 1 ? Effect.never : Effect.void))
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const service = yield* cached(restarted())
+          yield* service(get([alice.inboxId]))
+          yield* service(get([alice.inboxId]))
+          yield* World.addInstallation(bob)
+          yield* World.addInstallation(alice)
+          yield* service(get([alice.inboxId]))
+        })
+      )
+      const cache = yield* AssociationStateCache
+      expect((yield* cache.getLog(alice.inboxId)).map(({ sequenceId }) => sequenceId)).toEqual([1n, 4n])
+      const [newest] = yield* cache.getNewest([alice.inboxId])
+      expect(Option.map(newest ?? Option.none(), ({ sequenceId }) => sequenceId)).toEqual(Option.some(4n))
     })
   )
 
@@ -441,6 +539,36 @@ describe("the cache", () => {
       yield* service(get(ids, { maxAge: "1 hour" }))
       expect((yield* World.logRequests).flat()).toHaveLength(3)
     })
+  )
+
+  inWorld(
+    "memory is bounded in bytes, too: a large inbox is read from the cache each time, and pushes out nobody",
+    () =>
+      Effect.gen(function* () {
+        const large = yield* World.newInbox
+        yield* Effect.replicateEffect(World.addInstallation(large), 9)
+        const inboxes = yield* Effect.replicateEffect(World.newInbox, 3)
+        const ids = inboxes.map(({ inboxId }) => inboxId)
+        const [small] = yield* get(ids)
+        const [one] = yield* get([large.inboxId])
+        const bytes = AssociationState.estimateBytes(right(small).state)
+        expect(AssociationState.estimateBytes(right(one).state)).toBeGreaterThan(3 * bytes)
+
+        const service = yield* restarted({ capacityBytes: 3 * bytes })
+        const asked = { maxAge: "1 hour" } as const
+        yield* service(get([...ids, large.inboxId], asked))
+        yield* World.logRequests
+        expect(right((yield* service(get([large.inboxId], asked)))[0]).state).toEqual(right(one).state)
+        yield* service(get(ids, asked))
+        expect(yield* World.logRequests).toEqual([[{ inboxId: large.inboxId, after: right(one).sequenceId }]])
+
+        // One byte less, and only two have room.
+        const narrower = yield* restarted({ capacityBytes: 3 * bytes - 1 })
+        yield* narrower(get(ids, asked))
+        yield* World.logRequests
+        yield* narrower(get(ids, asked))
+        expect((yield* World.logRequests).flat()).toHaveLength(1)
+      })
   )
 })
 
