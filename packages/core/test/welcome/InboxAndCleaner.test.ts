@@ -93,7 +93,7 @@ describe("WelcomeInbox and Cleaner", () => {
           yield* until(() => handed.length === 20)
           expect(tags()).toEqual(Array.from({ length: 20 }, () => "Opened"))
           expect(handed.map(({ id }) => id)).toEqual(handed.map(({ id }) => id).sort((a, b) => (a < b ? -1 : 1)))
-          yield* TestClock.adjust("20 minutes")
+          yield* TestClock.adjust("65 minutes")
           expect(yield* retiredRows(ours)).toEqual([1])
           expect((yield* App.servedRow(ours))?._tag).toBe("Published")
           yield* Fiber.interrupt(fiber)
@@ -137,7 +137,7 @@ describe("WelcomeInbox and Cleaner", () => {
             yield* Deferred.succeed(go, undefined)
             expect(yield* Fiber.join(reading)).toMatchObject({ opened: 20, unresolved: 0 })
             expect(tags()).toEqual(Array.from({ length: 20 }, () => "Opened"))
-            yield* TestClock.adjust("20 minutes")
+            yield* TestClock.adjust("65 minutes")
             expect(yield* retiredRows(ours)).toEqual([1])
           }),
         { pageSize: 5, handlerTimeout: "1 day" }
@@ -163,7 +163,7 @@ describe("WelcomeInbox and Cleaner", () => {
           isWell = true
           yield* TestClock.adjust("65 minutes")
           yield* until(() => tags().length === 20)
-          yield* TestClock.adjust("20 minutes")
+          yield* TestClock.adjust("65 minutes")
           expect(tags()).toEqual(Array.from({ length: 20 }, () => "Opened"))
           expect(yield* retiredRows(ours)).toContain(1)
           yield* Fiber.interrupt(fiber)
