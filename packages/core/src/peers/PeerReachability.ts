@@ -80,7 +80,10 @@ export interface Options extends FetchOptions {
   readonly initialDelay?: Duration.DurationInput | undefined
   /** The longest wait, whatever a node asks for; 6 hours unless given, and never more than 365 days. */
   readonly maximumDelay?: Duration.DurationInput | undefined
-  /** Installations remembered; 10,000 unless given. Those noted longest ago are forgotten first. */
+  /**
+   * Installations remembered, and as many that can be invited by nothing but a time; 10,000 unless given. Those noted longest
+   * ago are forgotten first.
+   */
   readonly capacity?: number | undefined
 }
 
@@ -131,6 +134,8 @@ export const make = (
     const initialDelay = Duration.toMillis(options.initialDelay ?? "30 seconds")
     const maximumDelay = Duration.toMillis(Duration.min(options.maximumDelay ?? "6 hours", LONGEST_DELAY))
     const entries = new BoundedMap<InstallationId, Entry>(options.capacity ?? 10_000)
+    /** When those that can be invited were last judged so, milliseconds since 1970: an older verdict may still be on its way. */
+    const usableAt = new BoundedMap<InstallationId, number>(options.capacity ?? 10_000)
     const wake = yield* Queue.sliding<void>(1)
     const again = yield* Effect.acquireRelease(PubSub.sliding<Usable>(USABLE_AGAIN_BUFFER), PubSub.shutdown)
 
@@ -146,11 +151,14 @@ export const make = (
           const known = entries.get(verdict.installationId)
           const judgedAt = DateTime.toEpochMillis(verdict.judgedAt)
           // What was judged in the future was judged before the clock went back: it says nothing about which came first.
-          if (known !== undefined && known.judgedAt <= now && judgedAt < known.judgedAt) continue
+          const before = known?.judgedAt ?? usableAt.get(verdict.installationId)
+          if (before !== undefined && before <= now && judgedAt < before) continue
           if (verdict._tag === "Usable") {
             if (entries.delete(verdict.installationId)) recovered.push(verdict)
+            usableAt.set(verdict.installationId, judgedAt)
             continue
           }
+          usableAt.delete(verdict.installationId)
           const attempts = (known?.attempts ?? 0) + 1
           const delay = delayAfter(attempts, verdict.reason)
           entries.set(verdict.installationId, {

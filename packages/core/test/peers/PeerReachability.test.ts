@@ -217,6 +217,23 @@ describe("PeerReachability", () => {
     })
   )
 
+  inWorld("an older verdict that comes after a usable one costs no look; a newer one does", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newPeer
+      const reachability = yield* PeerReachability.PeerReachability
+      const unusable = (judgedAt: DateTime.Utc) =>
+        ({ _tag: "Unusable", installationId: alice.id, reason: Reason.Missing(), judgedAt }) as const
+      yield* TestClock.adjust("1 minute")
+      yield* fetchAndRemember([alice.id])
+      yield* reachability.remember([unusable(DateTime.add(World.START, { seconds: 59 }))])
+      expect(yield* reachability.all).toEqual([])
+      yield* pass("2 minutes")
+      expect(yield* looks).toEqual([60])
+      yield* reachability.remember([unusable(DateTime.add(World.START, { seconds: 61 }))])
+      expect((yield* reachability.all).length).toBe(1)
+    })
+  )
+
   inWorld("what is forgotten while it is looked at stays forgotten", () =>
     Effect.gen(function* () {
       const inbox = yield* World.newInbox
