@@ -28,6 +28,13 @@ export * as SqliteAssociationStateCache from "./SqliteAssociationStateCache.ts"
 export * as SqliteKeyPackageStore from "./SqliteKeyPackageStore.ts"
 
 /**
+ * The newest key package ever seen of each installation, in SQLite.
+ *
+ * @since 1.0.0
+ */
+export * as SqliteNewestSeen from "./SqliteNewestSeen.ts"
+
+/**
  * The places of installations in their Welcome topics, in SQLite.
  *
  * @since 1.0.0

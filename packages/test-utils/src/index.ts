@@ -13,6 +13,7 @@
  * - `@keyward/test-utils/contracts/AssociationStateCacheContract` (vitest)
  * - `@keyward/test-utils/contracts/GroupMessagesContract` (vitest)
  * - `@keyward/test-utils/contracts/KeyPackageStoreContract` (vitest)
+ * - `@keyward/test-utils/contracts/NewestSeenContract` (vitest)
  * - `@keyward/test-utils/contracts/WelcomeCursorStoreContract` (vitest)
  * - `@keyward/test-utils/devnode/Cli` (Node)
  * - `@keyward/test-utils/devnode/DevNode` (Node)
