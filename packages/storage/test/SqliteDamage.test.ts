@@ -7,12 +7,25 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import type { HistoryId } from "@keyward/core/lifecycle/Ledger"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
+import * as Arbitraries from "@keyward/test-utils/Arbitraries"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
-import { atT0, filename, insertion, packageOf, populate, proofs, rotate, T0, withSql, withStore } from "./fixture.ts"
+import {
+  atT0,
+  filename,
+  insertion,
+  packageOf,
+  populate,
+  proofs,
+  one as randomOne,
+  rotate,
+  T0,
+  withSql,
+  withStore
+} from "./fixture.ts"
 
 /** Other hands that no check stops. */
 const damage = (file: string, ...statements: ReadonlyArray<string>) =>
@@ -220,6 +233,62 @@ describe("a row of the ledger", () => {
 })
 
 describe("history ids", () => {
+  for (const id of ["9007199254740993", "9223372036854775807", "-9223372036854775808"]) {
+    it.effect(`[71] [72] ${id}, which no number can name, is found, set aside, and keeps nobody from going on`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        const { one } = yield* withStore(file, populate)
+        const { installationId } = one.installation
+        yield* damage(
+          file,
+          `UPDATE keyward_private_keys SET history_id = ${id} WHERE history_id = 2`,
+          // A row that no check would let through either.
+          `UPDATE keyward_key_packages SET history_id = ${id}, state = 'Superseded', delete_at = 7 WHERE history_id = 2`,
+          "UPDATE keyward_installations SET due_at = NULL"
+        )
+        yield* withStore(
+          file,
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            const due = yield* store.findDue({ now: T0, limit: 9 })
+            expect(due.map((each) => each.installationId)).toContain(installationId)
+            expect((yield* store.getLedger(installationId)).unreadable).toEqual([
+              { historyId: -1, column: "history_id" }
+            ])
+            const { published } = yield* rotate(one.installation, one.lease, 20)
+            expect(published.historyId).toBe(6)
+            const [row] = yield* quarantineAll(installationId, one.lease)
+            if (row === undefined) return yield* Effect.dieMessage("nothing was set aside")
+            const erased = yield* store.retire(one.lease, [proofs.permit(row, "Unreadable")], {
+              at: T0,
+              dropBefore: DateTime.unsafeMake(0),
+              reschedule: identity
+            })
+            expect(erased.quarantined).toEqual([-1])
+          })
+        )
+        const left = yield* withSql(file, (sql) => sql`SELECT history_id FROM keyward_private_keys ORDER BY history_id`)
+        expect(left.map((row) => row["history_id"])).toEqual([1, 3, 4, 5, 6])
+      }).pipe(Effect.scoped)
+    )
+  }
+
+  it.effect("[72] of a tombstone that no number can name keeps nobody from going on", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      const { one } = yield* withStore(file, populate)
+      yield* damage(
+        file,
+        `INSERT INTO keyward_retired_key_packages VALUES (9223372036854775807, '${one.installation.installationId}',
+          '${"ab".repeat(32)}', x'${"cd".repeat(32)}', NULL, 1, 1, 'Superseded')`
+      )
+      const marked = yield* withStore(file, rotate(one.installation, one.lease, 20))
+      expect(marked.published.historyId).toBe(6)
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("[72] whose counter was reset go on from the tombstones", () =>
     Effect.gen(function* () {
       yield* atT0
@@ -420,6 +489,108 @@ describe("an installation that cannot be named", () => {
       }).pipe(Effect.scoped)
     )
   }
+})
+
+describe("an installation whose numbers are wrong", () => {
+  for (const seq of ["9007199254740993", "9223372036854775807", "-5"]) {
+    it.effect(`its own is ${seq}: its key opens all the same, and others can be made`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        const { one } = yield* withStore(file, populate)
+        yield* damage(file, `UPDATE keyward_installations SET seq = ${seq} WHERE seq = 1`)
+        yield* withStore(
+          file,
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            const { installationId } = one.installation
+            expect(yield* store.getInstallationKey(installationId)).toMatchObject({ installationId })
+            const intent = { ...randomOne(Arbitraries.intent, 77), label: "another" }
+            expect((yield* store.findOrCreateInstallation(intent)).label).toBe("another")
+          })
+        )
+      }).pipe(Effect.scoped)
+    )
+  }
+
+  for (const edit of ["fence = 9223372036854775807", "fence = -1", "expires_at = 9223372036854775807"]) {
+    it.effect(`[52] its lease has ${edit}: it can be taken again, with a larger fence than ever`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        const { one } = yield* withStore(file, populate)
+        yield* damage(file, `UPDATE keyward_leases SET ${edit}`)
+        yield* withStore(
+          file,
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            const { installationId } = one.installation
+            const lease = yield* store.acquireLease(installationId, { now: T0, duration: Duration.minutes(5) })
+            expect(lease.fence).toBeGreaterThan(one.lease.fence)
+            expect(yield* Effect.flip(store.checkLease(one.lease, T0))).toMatchObject({ reason: "Lost" })
+            yield* store.releaseLease(lease)
+            const next = yield* store.acquireLease(installationId, { now: T0, duration: Duration.minutes(5) })
+            expect(next.fence).toBe(lease.fence + 1)
+          })
+        )
+      }).pipe(Effect.scoped)
+    )
+  }
+
+  it.effect("its deadline is gone: what is due is found once the store is opened", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      const { one, two } = yield* withStore(file, populate)
+      const before = yield* withSql(file, (sql) => sql`SELECT seq, schedule, due_at FROM keyward_installations`)
+      yield* damage(file, "UPDATE keyward_installations SET due_at = NULL")
+      yield* withStore(
+        file,
+        Effect.gen(function* () {
+          const store = yield* KeyPackageStore
+          const due = yield* store.findDue({ now: DateTime.add(T0, { days: 2 }), limit: 9 })
+          expect(due.map((each) => each.installationId).sort()).toEqual(
+            [one, two].map(({ installation }) => installation.installationId).sort()
+          )
+        })
+      )
+      const after = yield* withSql(file, (sql) => sql`SELECT seq, schedule, due_at FROM keyward_installations`)
+      expect(after).toEqual(before)
+      // A schedule that says nothing is due stays as it is.
+      yield* damage(file, "UPDATE keyward_installations SET due_at = NULL, schedule = '{}'")
+      yield* withStore(file, Effect.void)
+      const idle = yield* withSql(file, (sql) => sql`SELECT DISTINCT schedule, due_at FROM keyward_installations`)
+      expect(idle).toEqual([{ schedule: "{}", due_at: null }])
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("its deadline is another than its schedule says: the next change of nothing puts it right", () =>
+    Effect.gen(function* () {
+      yield* atT0
+      const file = yield* filename
+      const { two } = yield* withStore(file, populate)
+      const { installationId } = two.installation
+      const [before] = yield* withSql(
+        file,
+        (sql) => sql`SELECT schedule, due_at FROM keyward_installations WHERE seq = 2`
+      )
+      yield* withStore(
+        file,
+        Effect.gen(function* () {
+          const store = yield* KeyPackageStore
+          yield* damage(file, "UPDATE keyward_installations SET due_at = 0 WHERE seq = 2")
+          expect(yield* store.findDue({ now: T0, limit: 9 })).toHaveLength(1)
+          yield* store.modifySchedule(installationId, identity)
+          expect(yield* store.findDue({ now: T0, limit: 9 })).toEqual([])
+        })
+      )
+      const [after] = yield* withSql(
+        file,
+        (sql) => sql`SELECT schedule, due_at FROM keyward_installations WHERE seq = 2`
+      )
+      expect(after).toEqual(before)
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("the tables", () => {

@@ -7,6 +7,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
@@ -581,6 +582,8 @@ export const upkeep: (
         const cleans = (yield* isDueAt(cleanAt)) || (options.look && (yield* hasOverdue(subject)))
         if (cleans) yield* refresh(subject)
         const erased = cleans ? yield* cleanUp(subject, options) : 0
+        // Nothing was due but by a deadline that other hands have written: the store puts it right.
+        if (!subject.hasAsked && !cleans) yield* reschedule(subject, identity)
         const reachability = Option.map(probed, ({ verdict }) => verdict)
         return { reachability, published: yield* rotated, erased, hasAsked: subject.hasAsked }
       })

@@ -207,7 +207,10 @@ export class KeyPackageStore extends Context.Tag("@keyward/core/KeyPackageStore"
     /** Gives the lease back. A lease that was lost already is nothing to fail about. */
     readonly releaseLease: (lease: Lease) => Effect.Effect<void, StorageError>
 
-    /** Changes what is due for an installation, under no lease. Fails with `Conflict` where there is none. */
+    /**
+     * Changes what is due for an installation, under no lease. A change of nothing puts a deadline right that is not what the
+     * schedule says. Fails with `Conflict` where there is none.
+     */
     readonly modifySchedule: (id: InstallationId, reschedule: Reschedule) => Effect.Effect<Schedule, StorageError>
     /**
      * The installations for which something is due (`Schedule.isDue`), those due longest first; those in `except` are left

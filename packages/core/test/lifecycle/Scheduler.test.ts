@@ -16,6 +16,7 @@ import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as NodeState from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
+import { aroundStore } from "@keyward/test-utils/simulation/Ports"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -335,6 +336,36 @@ describe("Scheduler", () => {
       expect(installation.schedule.confirmation).toEqual(Option.none())
       expect(Schedule.dueAt(installation.schedule)).toMatchObject(Option.some({}))
     }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
+  it.scoped("a deadline that other hands have written, with nothing due, is put right and does not spin", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      let isWrong = false
+      let begun = 0
+      const edited = aroundStore(store, (operation, run) =>
+        Effect.suspend(() => {
+          if (operation === "acquireLease") begun += 1
+          if (operation === "modifySchedule" || begun > 500) isWrong = false
+          return run
+        })
+      )
+      const findDue: KeyPackageStore["Type"]["findDue"] = (options) =>
+        Effect.suspend(() =>
+          isWrong && options.except?.has(id) !== true
+            ? Effect.succeed([{ installationId: id, dueAt: DateTime.unsafeMake(0) }])
+            : edited.findDue(options)
+        )
+      const scheduler = yield* Effect.provideService(App.startScheduler(), KeyPackageStore, { ...edited, findDue })
+      yield* TestApp.withTime(scheduler.probe(id), "1 second")
+      isWrong = true
+      begun = 0
+      yield* queueKeyRotation(id)
+      yield* TestClock.adjust("1 hour")
+      expect(begun).toBeLessThanOrEqual(3)
+    }).pipe(Effect.provide(App.layer()))
   )
 
   it.scoped("a defect of the store does not end the scheduler, which goes on a minute later", () =>

@@ -4,6 +4,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import type { StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { KeySealer } from "@keyward/core/ports/KeySealer"
 import * as Effect from "effect/Effect"
@@ -11,6 +12,7 @@ import * as PubSub from "effect/PubSub"
 import * as sealing from "./sealing.ts"
 import { Refused, toStorageError } from "./sqliteErrors.ts"
 import * as rows from "./sqliteRows.ts"
+import * as schedules from "./sqliteSchedule.ts"
 import { migrate } from "./sqliteSchema.ts"
 import * as transactions from "./sqliteTransaction.ts"
 
@@ -67,44 +69,129 @@ const verifySealingKeys = (query: transactions.Transactions["query"], sealer: Ke
     yield* query("INSERT INTO keyward_sealing_keys (key_id, check_value) VALUES (?, ?)", keyId, bytes)
   })
 
+/** The last fence that leaves room for those that follow it. */
+const LAST_FENCE = 2 ** 52
+
+/** The numbers that come here with all their digits: a row with another id could not even be named. */
+const NAMED = `BETWEEN ${Number.MIN_SAFE_INTEGER} AND ${Number.MAX_SAFE_INTEGER}`
+
+/** Gives rows of the ledger that cannot be named ids that no package has, below all others: they are unreadable, and set aside. */
+const renumber = (table: string) => `WITH renamed AS (
+    SELECT history_id AS before, (SELECT min(0, coalesce(min(history_id), 0)) FROM keyward_key_packages
+      WHERE history_id ${NAMED}) - row_number() OVER (ORDER BY history_id DESC) AS after
+    FROM keyward_key_packages WHERE history_id NOT ${NAMED})
+  UPDATE ${table} SET history_id = after FROM renamed WHERE history_id = before`
+
+interface Repair {
+  readonly what: string
+  /** Finds a row if there is something to repair. */
+  readonly find: string
+  readonly repair: ReadonlyArray<string>
+}
+
 /**
  * What no release writes and no check forbids to hands that turn checks off: each is looked for, and repaired where it is
  * there. A database that is in order is only read.
  */
-const repairs: ReadonlyArray<{ readonly find: string; readonly repair: string; readonly what: string }> = [
+const repairs: ReadonlyArray<Repair> = [
   {
     // Nothing could ever open them: the seal is bound to the row that is gone.
     what: "erased private keys without a row",
     find: `SELECT 1 FROM keyward_private_keys p
       WHERE NOT EXISTS (SELECT 1 FROM keyward_key_packages k WHERE k.history_id = p.history_id) LIMIT 1`,
-    repair: `DELETE FROM keyward_private_keys
-      WHERE history_id NOT IN (SELECT history_id FROM keyward_key_packages)`
+    repair: [`DELETE FROM keyward_private_keys WHERE history_id NOT IN (SELECT history_id FROM keyward_key_packages)`]
   },
   {
     what: "forgot quarantined rows that are gone",
     find: `SELECT 1 FROM keyward_quarantined_key_packages q
       WHERE NOT EXISTS (SELECT 1 FROM keyward_key_packages k WHERE k.history_id = q.history_id) LIMIT 1`,
-    repair: `DELETE FROM keyward_quarantined_key_packages
-      WHERE history_id NOT IN (SELECT history_id FROM keyward_key_packages)`
+    repair: [
+      `DELETE FROM keyward_quarantined_key_packages WHERE history_id NOT IN (SELECT history_id FROM keyward_key_packages)`
+    ]
+  },
+  {
+    // They would never be looked at, and no id after them could be given out. A seal is not bound to the id.
+    what: "gave key packages ids that can be named, to be set aside",
+    find: `SELECT 1 FROM keyward_key_packages WHERE history_id NOT ${NAMED} LIMIT 1`,
+    repair: [
+      // The rows that refer to them first.
+      "PRAGMA defer_foreign_keys = ON",
+      renumber("keyward_private_keys"),
+      renumber("keyward_quarantined_key_packages"),
+      // Something is to be done for them: the next upkeep sets them aside.
+      `UPDATE keyward_installations SET due_at = 0, schedule = json_set(schedule, '$.cleanAt', 0)
+      WHERE json_valid(schedule) AND installation_id IN
+        (SELECT installation_id FROM keyward_key_packages WHERE history_id NOT ${NAMED})`,
+      renumber("keyward_key_packages")
+    ]
+  },
+  {
+    // The same: no id after them could be given out.
+    what: "forgot retired key packages whose ids cannot be named",
+    find: `SELECT 1 FROM keyward_retired_key_packages WHERE history_id NOT ${NAMED} LIMIT 1`,
+    repair: [`DELETE FROM keyward_retired_key_packages WHERE history_id NOT ${NAMED}`]
+  },
+  {
+    what: "numbered installations anew",
+    find: `SELECT 1 FROM keyward_installations WHERE seq < 1 OR seq > ${Number.MAX_SAFE_INTEGER} LIMIT 1`,
+    repair: [
+      `WITH renamed AS (
+        SELECT seq AS before, (SELECT coalesce(max(seq), 0) FROM keyward_installations
+          WHERE seq BETWEEN 1 AND ${Number.MAX_SAFE_INTEGER}) + row_number() OVER (ORDER BY seq) AS after
+        FROM keyward_installations WHERE seq < 1 OR seq > ${Number.MAX_SAFE_INTEGER})
+      UPDATE keyward_installations SET seq = after FROM renamed WHERE seq = before`
+    ]
+  },
+  {
+    // Nobody could ever take such a lease. The fence goes on from above all that were given out.
+    what: "gave leases back that cannot be read",
+    find: `SELECT 1 FROM keyward_leases WHERE fence NOT BETWEEN 1 AND ${LAST_FENCE} OR abs(expires_at / 2) > 4.32e15 LIMIT 1`,
+    repair: [
+      `UPDATE keyward_leases SET expires_at = NULL, fence = iif(fence BETWEEN 1 AND ${LAST_FENCE}, fence, ${LAST_FENCE / 2})
+      WHERE fence NOT BETWEEN 1 AND ${LAST_FENCE} OR abs(expires_at / 2) > 4.32e15`
+    ]
   },
   {
     what: "made schedules due that cannot be read",
     find: "SELECT 1 FROM keyward_installations WHERE due_at IS NOT 0 AND NOT json_valid(schedule) LIMIT 1",
-    repair: "UPDATE keyward_installations SET due_at = 0 WHERE due_at IS NOT 0 AND NOT json_valid(schedule)"
+    repair: ["UPDATE keyward_installations SET due_at = 0 WHERE due_at IS NOT 0 AND NOT json_valid(schedule)"]
   }
 ]
 
-const repair = (query: transactions.Transactions["query"]) =>
+const warn = (what: string) => Effect.logWarning(`the database was changed by other hands: ${what}`)
+
+/** Something is due for installations that no index of deadlines has: nobody would ever look. */
+const repairDeadlines = (query: transactions.Transactions["query"]) =>
+  Effect.gen(function* () {
+    const empty = schedules.encode(Schedule.empty).schedule
+    const all = yield* query(
+      "SELECT seq, schedule FROM keyward_installations WHERE due_at IS NULL AND schedule <> ?",
+      empty
+    )
+    const due = all.flatMap(({ schedule, seq }) => {
+      const dueAt = schedules.dueAt(schedules.decode(schedule))
+      return dueAt === null ? [] : [[dueAt, Number(seq)] as const]
+    })
+    if (due.length === 0) return
+    yield* Effect.forEach(
+      due,
+      ([dueAt, seq]) => query("UPDATE keyward_installations SET due_at = ? WHERE seq = ?", dueAt, seq),
+      { discard: true }
+    )
+    yield* warn("made due what was never looked at")
+  })
+
+const repair = ({ execute, query }: transactions.Transactions) =>
   Effect.forEach(
     repairs,
     ({ find, repair, what }) =>
       Effect.gen(function* () {
         if ((yield* query(find)).length === 0) return
-        yield* query(repair)
-        yield* Effect.logWarning(`the database was changed by other hands: ${what}`)
+        yield* Effect.forEach(repair, execute, { discard: true })
+        yield* warn(what)
       }),
     { discard: true }
-  )
+  ).pipe(Effect.zipRight(repairDeadlines(query)))
 
 /** How many lowered deadlines wait for a listener that is behind: one is enough to make it look. */
 const MAX_LOWERED = 1024
@@ -132,10 +219,15 @@ export const open: Effect.Effect<Database, StorageError, SqlClient.SqlClient | K
   yield* configure(execute).pipe(read("open"))
   yield* Effect.acquireUseRelease(
     execute("PRAGMA ignore_check_constraints = ON"),
-    () => Effect.provideService(migrate, SqlClient.SqlClient, sql),
+    // A row that violates a check is repaired all the same, or else nothing could ever be.
+    () =>
+      Effect.provideService(migrate, SqlClient.SqlClient, sql).pipe(
+        Effect.zipRight(verifySealingKeys(query, sealer)),
+        Effect.zipRight(repair(transaction))
+      ),
     // It fails for want of memory alone, and then nothing else succeeds.
     () => Effect.ignore(execute("PRAGMA ignore_check_constraints = OFF"))
-  ).pipe(Effect.zipRight(verifySealingKeys(query, sealer)), Effect.zipRight(repair(query)), write("open"))
+  ).pipe(write("open"))
 
   // SQLite does not fail where a reader keeps it from truncating the WAL: it says so in a row.
   const scrub = (operation: string) =>

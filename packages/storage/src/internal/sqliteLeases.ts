@@ -37,6 +37,7 @@ const SELECT_LEASED = `SELECT l.installation_id, l.fence, l.expires_at, i.inbox_
   FROM keyward_leases l JOIN keyward_installations i ON i.installation_id = l.installation_id
   WHERE l.installation_id = ?`
 
+const UPDATE_DUE_AT = "UPDATE keyward_installations SET due_at = ? WHERE installation_id = ?"
 const UPDATE_SCHEDULE = "UPDATE keyward_installations SET schedule = ?, due_at = ? WHERE installation_id = ?"
 
 /** Fails with `Lost` unless the lease is the newest one, was not given back and has not ended at `at`. */
@@ -70,14 +71,17 @@ export const reschedule =
     Effect.gen(function* () {
       const before = schedules.decode(leased.schedule)
       const after = change(before)
-      // Also one that could not be read is written anew only where something changes.
-      if (after === before) return { schedule: before, isLowered: false }
-      const next = schedules.encode(after)
-      if (next.schedule !== leased.schedule || next.due_at !== leased.dueAt) {
-        yield* query(UPDATE_SCHEDULE, next.schedule, next.due_at, leased.installationId)
+      // One that could not be read is written anew only where something changes.
+      const next = after === before ? undefined : schedules.encode(after)
+      // Its deadline is written wherever other hands have made it another.
+      const dueAt = next === undefined ? schedules.dueAt(before) : next.due_at
+      if (next !== undefined && next.schedule !== leased.schedule) {
+        yield* query(UPDATE_SCHEDULE, next.schedule, dueAt, leased.installationId)
+      } else if (dueAt !== leased.dueAt) {
+        yield* query(UPDATE_DUE_AT, dueAt, leased.installationId)
       }
-      const isLowered = next.due_at !== null && (typeof leased.dueAt !== "number" || next.due_at < leased.dueAt)
-      return { schedule: next.value, isLowered }
+      const isLowered = dueAt !== null && (typeof leased.dueAt !== "number" || dueAt < leased.dueAt)
+      return { schedule: next?.value ?? before, isLowered }
     })
 
 /**

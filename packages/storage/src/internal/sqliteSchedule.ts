@@ -49,6 +49,10 @@ export interface Columns {
   readonly due_at: number | null
 }
 
+/** The earliest deadline of a schedule, as its column holds it. */
+export const dueAt = (schedule: Schedule.Schedule): number | null =>
+  Option.getOrNull(Option.map(Schedule.dueAt(schedule), DateTime.toEpochMillis))
+
 /** The columns of a schedule, and the schedule that they hold: times become whole milliseconds. */
 export const encode = (schedule: Schedule.Schedule): Columns & { readonly value: Schedule.Schedule } => {
   let isWhole = true
@@ -61,9 +65,5 @@ export const encode = (schedule: Schedule.Schedule): Columns & { readonly value:
   const value = isWhole ? schedule : decode(text)
   // What is written is read next.
   if (isWhole) remember(text, schedule)
-  return {
-    schedule: text,
-    due_at: Option.getOrNull(Option.map(Schedule.dueAt(value), DateTime.toEpochMillis)),
-    value
-  }
+  return { schedule: text, due_at: dueAt(value), value }
 }
