@@ -324,7 +324,7 @@ export const complete = (
   })
 
 /**
- * Somebody who can be asked to sign: a wallet, or an installation whose private key is at hand (`Redacted`).
+ * Somebody who can be asked to sign: a wallet, a passkey, or an installation whose private key is at hand (`Redacted`).
  *
  * @since 1.0.0
  * @category models
@@ -338,7 +338,7 @@ export type Party = Context.Tag.Service<Signer> | InstallationKey
  * @category conversions
  */
 export const identifierOf = (party: Party): MemberIdentifier =>
-  "signText" in party ? party.identifier : installation(party.installationId)
+  "identifier" in party ? party.identifier : installation(party.installationId)
 
 /** What the party's signature will have proven: enough to tell, before anybody is asked, what the log will say. */
 const promised = (party: Party): VerifiedSignature => {
@@ -383,7 +383,12 @@ export const signWithInstallationKey = (
 }
 
 const ask = Effect.fnUntraced(function* (request: SignatureRequest, party: Party) {
-  if (!("signText" in party)) return yield* signWithInstallationKey(request, party)
+  if (!("identifier" in party)) return yield* signWithInstallationKey(request, party)
+  if ("assert" in party) {
+    const { authenticatorData, clientDataJson, signature } = yield* party.assert(new SignedText(request.text).bytes)
+    const publicKey = hex.decode(party.identifier.publicKey)
+    return { _tag: "Passkey", publicKey, bytes: signature, authenticatorData, clientDataJson } satisfies Signature
+  }
   const { identifier, signText, smartContractWallet } = party
   if (identifier._tag === "Passkey") {
     return yield* new SignatureRequestError({
@@ -405,8 +410,6 @@ const ask = Effect.fnUntraced(function* (request: SignatureRequest, party: Party
 /**
  * Asks the parties for their signatures, one after the other, and completes the request. Nobody is asked where a signer is
  * missing or the log would refuse the update anyway.
- *
- * A passkey is not asked: its app takes `text` to it, and its assertion to `complete`.
  *
  * @since 1.0.0
  * @category combinators
