@@ -11,13 +11,16 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { KeyPackageStore, type StorageError } from "@keyward/core/ports/KeyPackageStore"
 import type { KeySealer } from "@keyward/core/ports/KeySealer"
+import * as Arr from "effect/Array"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as sealing from "./internal/sealing.ts"
 import { open } from "./internal/sqliteDatabase.ts"
 import * as deadlines from "./internal/sqliteDeadlines.ts"
+import { toStorageError } from "./internal/sqliteErrors.ts"
 import { openFile } from "./internal/sqliteFile.ts"
 import * as installations from "./internal/sqliteInstallations.ts"
 import * as leases from "./internal/sqliteLeases.ts"
@@ -95,70 +98,115 @@ export const layerConfig = (
 const RESEAL_BATCH = 200
 
 /**
+ * A row that could not be sealed anew: it is left as it is, and nothing reads it either.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface NotResealed {
+  readonly table: "keyward_installations" | "keyward_private_keys"
+  /** The row's number: `seq` of an installation, `history_id` of a key package. */
+  readonly rowId: number
+  /** `Corrupt` where the row was damaged, `WrongSealingKey` where the key that sealed it is not configured. */
+  readonly reason: StorageError["reason"]
+  /** What was wrong, in words; never key bytes. */
+  readonly detail: string
+}
+
+/**
+ * What a resealing did.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Resealed {
+  /** How many rows are sealed with the current key that were not before. */
+  readonly count: number
+  /** The rows that could not be. While there are any, the key that sealed them is not forgotten. */
+  readonly failures: ReadonlyArray<NotResealed>
+}
+
+/** The failures of one row alone, after which others can go on. */
+const isOfTheRow = (error: StorageError): boolean => error.reason === "Corrupt" || error.reason === "WrongSealingKey"
+
+/**
  * Seals every row that an earlier sealing key sealed with the current one, then forgets the keys that seal nothing any more
- * and truncates the WAL. Once it has succeeded, and every process uses the new key, the earlier keys need not be
- * configured any longer. Returns how many rows it sealed. May be stopped and run again at any time.
+ * and truncates the WAL. A row that cannot be read stops no other: it is named in the answer. Once it has succeeded with no
+ * such row, and every process uses the new key, the earlier keys need not be configured any longer. May be stopped and run
+ * again at any time.
  *
  * @since 1.0.0
  * @category maintenance
  */
-export const resealAll: (options: Options) => Effect.Effect<number, StorageError, KeySealer> = Effect.fn(
+export const resealAll: (options: Options) => Effect.Effect<Resealed, StorageError, KeySealer> = Effect.fn(
   "SqliteKeyPackageStore.resealAll"
 )(function* (options) {
   const client = yield* openFile(options)
   const { query, scrub, sealer, write } = yield* Effect.provideService(open, SqlClient.SqlClient, client)
 
-  const installationKeys = (after: number) =>
+  const installationKey = (raw: rows.Raw) =>
     Effect.gen(function* () {
-      const raw = yield* query(
-        `${rows.installationKeySelect} WHERE sealing_key_id <> ? AND seq > ? ORDER BY seq LIMIT ${RESEAL_BATCH}`,
-        sealer.keyId,
-        after
+      const row = yield* rows.installationKey(raw)
+      const { bytes, keyId } = yield* sealing.resealInstallationKey(sealer, row)
+      yield* query(
+        "UPDATE keyward_installations SET sealing_key_id = ?, sealed_key = ? WHERE seq = ?",
+        keyId,
+        bytes,
+        row.seq
       )
-      const sealed = yield* Effect.forEach(raw, (row) => rows.installationKey(row))
-      yield* Effect.forEach(sealed, (row) =>
-        Effect.flatMap(sealing.resealInstallationKey(sealer, row), ({ keyId, bytes }) =>
-          query(
-            "UPDATE keyward_installations SET sealing_key_id = ?, sealed_key = ? WHERE seq = ?",
-            keyId,
-            bytes,
-            row.seq
-          )
-        )
-      )
-      return sealed.map(({ seq }) => seq)
     })
-
-  const privateKeys = (after: number) =>
+  const privateKeys = (raw: rows.Raw) =>
     Effect.gen(function* () {
-      const raw = yield* query(
-        `${rows.privateKeysSelect} WHERE p.sealing_key_id <> ? AND p.history_id > ?
-          ORDER BY p.history_id LIMIT ${RESEAL_BATCH}`,
-        sealer.keyId,
-        after
+      const row = yield* rows.privateKeys(raw)
+      const { bytes, keyId } = yield* sealing.resealPrivateKeys(sealer, row)
+      yield* query(
+        "UPDATE keyward_private_keys SET sealing_key_id = ?, sealed_keys = ? WHERE history_id = ?",
+        keyId,
+        bytes,
+        row.historyId
       )
-      const sealed = yield* Effect.forEach(raw, (row) => rows.privateKeys(row))
-      yield* Effect.forEach(sealed, (row) =>
-        Effect.flatMap(sealing.resealPrivateKeys(sealer, row), ({ keyId, bytes }) =>
-          query(
-            "UPDATE keyward_private_keys SET sealing_key_id = ?, sealed_keys = ? WHERE history_id = ?",
-            keyId,
-            bytes,
-            row.historyId
-          )
-        )
-      )
-      return sealed.map(({ historyId }) => historyId as number)
     })
+  const tables = [
+    {
+      table: "keyward_installations",
+      id: "seq",
+      select: `${rows.installationKeySelect} WHERE sealing_key_id <> ? AND seq > ? ORDER BY seq LIMIT ${RESEAL_BATCH}`,
+      reseal: installationKey
+    },
+    {
+      table: "keyward_private_keys",
+      id: "history_id",
+      select: `${rows.privateKeysSelect} WHERE p.sealing_key_id <> ? AND p.history_id > ?
+        ORDER BY p.history_id LIMIT ${RESEAL_BATCH}`,
+      reseal: privateKeys
+    }
+  ] as const
 
   let count = 0
-  for (const batchAfter of [installationKeys, privateKeys]) {
-    let after = 0
+  const failures: Array<NotResealed> = []
+  for (const { id, reseal, select, table } of tables) {
+    const resealRow = (raw: rows.Raw) =>
+      reseal(raw).pipe(
+        toStorageError("resealAll"),
+        Effect.as(Option.none<NotResealed>()),
+        Effect.catchIf(isOfTheRow, ({ detail = "", reason }) =>
+          Effect.succeedSome<NotResealed>({ table, rowId: Number(raw[id]), reason, detail })
+        )
+      )
+    const batchAfter = (after: number) =>
+      Effect.gen(function* () {
+        const raw = yield* query(select, sealer.keyId, after)
+        return { raw, failed: Arr.getSomes(yield* Effect.forEach(raw, resealRow)) }
+      })
+    // From below all ids: those of rows that other hands have numbered are below 1.
+    let after = Number.MIN_SAFE_INTEGER
     while (true) {
-      const batch = yield* write("resealAll")(batchAfter(after))
-      if (batch.length === 0) break
-      count += batch.length
-      after = Math.max(...batch)
+      const { failed, raw } = yield* write("resealAll")(batchAfter(after))
+      const last = raw.at(-1)
+      if (last === undefined) break
+      count += raw.length - failed.length
+      failures.push(...failed)
+      after = Number(last[id])
     }
   }
 
@@ -169,5 +217,5 @@ export const resealAll: (options: Options) => Effect.Effect<number, StorageError
     sealer.keyId
   ).pipe(write("resealAll"))
   yield* scrub("resealAll")
-  return count
+  return { count, failures }
 }, Effect.scoped)

@@ -166,8 +166,8 @@ describe("sealing keys", () => {
       expect(mixed.filter(({ id }) => id === "2027-03")).toHaveLength(1)
 
       const reseal = SqliteKeyPackageStore.resealAll({ filename: file }).pipe(Effect.provide(rotated))
-      expect(yield* reseal).toBe(7)
-      expect(yield* reseal).toBe(0)
+      expect(yield* reseal).toEqual({ count: 7, failures: [] })
+      expect(yield* reseal).toEqual({ count: 0, failures: [] })
       expect((yield* withSql(file, keyIds)).every(({ id }) => id === "2027-03")).toBe(true)
       expect(yield* withStore(file, snapshot(installations), sealer("2027-03", 9))).toEqual(before)
       const error = yield* Effect.flip(withStore(file, Effect.void, sealer()))
@@ -193,8 +193,42 @@ describe("sealing keys", () => {
         })
       )
       expect(error).toMatchObject({ _tag: "StorageError", operation: "resealAll", reason: "Busy" })
-      expect(yield* reseal).toBe(0)
+      expect(yield* reseal).toEqual({ count: 0, failures: [] })
     }).pipe(Effect.scoped)
+  )
+
+  it.effect(
+    "[65] resealing goes on beside rows that cannot be read, names them, and forgets no key that they need",
+    () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        yield* withStore(file, populate)
+        yield* withSql(file, (sql) =>
+          Effect.all([
+            sql`PRAGMA ignore_check_constraints = ON`,
+            sql`PRAGMA foreign_keys = OFF`,
+            sql`UPDATE keyward_installations SET sealed_key = x'00' WHERE seq = 1`,
+            sql`UPDATE keyward_private_keys SET sealed_keys = x'0102' WHERE history_id = 1`,
+            // The key that sealed it is not configured, and its note is gone.
+            sql`UPDATE keyward_private_keys SET sealing_key_id = 'lost' WHERE history_id = 2`,
+            // A check that it violates forbids to write it.
+            sql`UPDATE keyward_installations SET registration = 'Registered' WHERE seq = 2`
+          ])
+        )
+        const rotated = sealer("2027-03", 9, [sealingKey("2026-03", 7)])
+        const reseal = SqliteKeyPackageStore.resealAll({ filename: file }).pipe(Effect.provide(rotated))
+        const { count, failures } = yield* reseal
+        expect(count).toBe(4)
+        expect(failures.map(({ reason, rowId, table }) => [table, rowId, reason])).toEqual([
+          ["keyward_installations", 1, "Corrupt"],
+          ["keyward_private_keys", 1, "Corrupt"],
+          ["keyward_private_keys", 2, "WrongSealingKey"]
+        ])
+        const kept = yield* withSql(file, (sql) => sql`SELECT key_id FROM keyward_sealing_keys ORDER BY key_id`)
+        expect(kept.map((row) => row["key_id"])).toEqual(["2026-03", "2027-03"])
+        expect(yield* reseal).toEqual({ count: 0, failures })
+      }).pipe(Effect.scoped)
   )
 
   it.effect("a new file is for its owner alone", () =>
