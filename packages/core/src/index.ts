@@ -509,7 +509,7 @@ export * as MlsCrypto from "./ports/MlsCrypto.ts"
 export * as PostQuantumKem from "./ports/PostQuantumKem.ts"
 
 /**
- * A wallet that owns an inbox, or is about to become a member of one.
+ * A wallet or a passkey that owns an inbox, or is about to become a member of one.
  *
  * @since 1.0.0
  */
