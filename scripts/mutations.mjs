@@ -42,8 +42,8 @@ const mutations = [
     file: lifecycle("Rotation"),
     edits: [
       [
-        "emit(LifecycleEvent.UploadFailed({ ...about, at, detail })))\n    )\n  )",
-        "emit(LifecycleEvent.UploadFailed({ ...about, at, detail })))\n    ),\n    Effect.ignore\n  )"
+        "emit(LifecycleEvent.UploadFailed({ installationId, historyId, at, detail })))\n    )\n  )",
+        "emit(LifecycleEvent.UploadFailed({ installationId, historyId, at, detail })))\n    ),\n    Effect.ignore\n  )"
       ]
     ],
     test: test("Rotation"),
@@ -82,7 +82,7 @@ const mutations = [
     name: "no-scrub",
     mistake: "the engine forgets to scrub the files",
     file: lifecycle("Upkeep"),
-    edits: [["    if (erased > 0) {\n      yield* store.scrub\n", "    if (erased > 0) {\n"]],
+    edits: [["    if (cleaned.erased > 0) {\n      yield* store.scrub\n", "    if (cleaned.erased > 0) {\n"]],
     test: "packages/test-utils/test/engine/Leaks.test.ts",
     title: "[80] no private byte"
   },
