@@ -297,6 +297,24 @@ const mutations = [
     title: "[28] readBack: a network that lags"
   },
   {
+    name: "schedule-lost",
+    mistake: "a schedule that was lost gets no date of rotation again",
+    file: lifecycle("Upkeep"),
+    edits: [
+      ["rotateAt: Option.orElse(schedule.rotateAt, () => Option.some(rotateAt)),", "rotateAt: schedule.rotateAt,"]
+    ],
+    test: "packages/test-utils/test/simulation/Simulator.test.ts",
+    title: "[65] a schedule that can no longer be read"
+  },
+  {
+    name: "overdue",
+    mistake: "a look does not erase what is overdue by its own date",
+    file: lifecycle("Upkeep"),
+    edits: [["(yield* hasOverdue(subject))", "false && (yield* hasOverdue(subject))"]],
+    test: "packages/test-utils/test/simulation/Simulator.test.ts",
+    title: "seed 2626"
+  },
+  {
     name: "deaf",
     mistake: "the scheduler does not hear of a lowered deadline",
     file: lifecycle("Scheduler"),

@@ -4,8 +4,10 @@
  *
  * @since 1.0.0
  */
+import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as Codec from "@keyward/core/keypackage/Codec"
 import type { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
+import type { LedgerEntry } from "@keyward/core/lifecycle/Ledger"
 import * as Registration from "@keyward/core/lifecycle/Registration"
 import * as Rotation from "@keyward/core/lifecycle/Rotation"
 import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
@@ -20,6 +22,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Mutation from "../Mutation.ts"
 import type { Watch } from "./Invariants.ts"
 import type { Serving } from "./SimulatedNetwork.ts"
 import type { Ports, World } from "./World.ts"
@@ -66,6 +69,12 @@ export class App {
   readonly reports: boolean
   /** Whether it reads its Welcomes every eight hours, or when it likes: at least once a day. */
   isDiligent = false
+  /** Whether it never comes to the end of a reading. */
+  isIdle = false
+  /** The label of its installation. */
+  readonly label: string
+  /** Told of what a Welcome found: the state of the package that it was made for. */
+  onOpened: (state: LedgerEntry["_tag"]) => void = () => {}
   readonly #world: World
   readonly #watch: Watch
   readonly #inbox: Array<Invitation> = []
@@ -73,10 +82,21 @@ export class App {
   #handled = 0
   #completeAsOf: Option.Option<DateTime.Utc> = Option.none()
 
-  constructor(world: World, watch: Watch, reports: boolean) {
+  constructor(world: World, watch: Watch, reports: boolean, label = "default") {
     this.#world = world
     this.#watch = watch
     this.reports = reports
+    this.label = label
+  }
+
+  /** The installation; none before it is created. */
+  get installationId(): InstallationId | undefined {
+    return this.#watch.labelled(this.label)
+  }
+
+  /** Invitations that were posted and not read yet. */
+  get unread(): number {
+    return this.#inbox.length - this.#handled
   }
 
   /** Invitations that were posted. */
@@ -84,10 +104,12 @@ export class App {
     return this.#inbox.length
   }
 
-  /** Somebody fetches the served package now, and posts a Welcome for it after a while. */
+  /** Somebody fetches the package that a node shows now, and posts a Welcome for it after a while. */
   invite(delayMillis: number): void {
-    const installation = this.#watch.installations[0]
-    const serving = installation === undefined ? undefined : this.#world.network.served(installation)
+    const { installationId } = this
+    const { network, random } = this.#world
+    const shown = installationId === undefined ? [] : network.shown(installationId)
+    const serving = shown.length > 1 ? Mutation.pick(random, shown) : shown[0]
     if (serving?.ref === undefined || serving.bytes === undefined) return
     const decoded = Codec.decode(serving.bytes)
     if (Either.isLeft(decoded)) return
@@ -111,8 +133,8 @@ export class App {
     function* () {
       const store = yield* KeyPackageStore
       const api = yield* ApiClient
-      const [id] = this.#watch.installations
-      if (id === undefined) return
+      const id = this.installationId
+      if (id === undefined || this.isIdle) return
       const beganAt = yield* DateTime.now
       // A reading is a call to the network, which may fail.
       yield* Effect.timeout(api.getInboxIds([this.#world.wallet.identifier]), "30 seconds")
@@ -131,6 +153,7 @@ export class App {
           Option.isSome(entry) && entry.value._tag !== "Retired"
             ? yield* store.getPrivateKeys(entry.value.historyId)
             : Option.none()
+        if (Option.isSome(entry)) this.onOpened(entry.value._tag)
         this.#judge(invitation, Option.isSome(keys))
         isUsed = true
       }
@@ -156,8 +179,8 @@ export class App {
 
   /** I3: whether the invitation must be openable now. */
   #isPromised({ isFair, notAfter, postedAt, ref }: Invitation): boolean {
-    const { excuses, lastKnown, promise } = this.#watch
-    if (!isFair || excuses.isRestored || excuses.destroyed.has(ref)) return false
+    const { lastKnown, promise } = this.#watch
+    if (!isFair || this.#watch.isExcused(ref)) return false
     const { now } = this.#world
     // No date of deletion: the owner believes that it is served.
     const known = lastKnown.get(ref) ?? now
@@ -167,36 +190,59 @@ export class App {
 
   /** What a process of the app is made of. */
   get services(): Layer.Layer<Scheduler.Scheduler, never, Ports> {
+    return services([this])
+  }
+
+  /** What the app does in a process that has just started: what it tells of its readings, and the readings. */
+  begin(): {
+    readonly report: () => Option.Option<WelcomeProgressReport>
+    readonly life: Effect.Effect<never, never, Ports>
+  } {
     let attemptedAt: Option.Option<DateTime.Utc> = Option.none()
-    const attempt = Effect.flatMap(DateTime.now, (now) =>
-      Effect.sync(() => {
-        attemptedAt = Option.some(now)
-      })
-    )
-    const progress = Layer.succeed(WelcomeProgress, {
-      get: () =>
-        Effect.sync(
-          (): Option.Option<WelcomeProgressReport> =>
-            this.reports ? Option.some({ completeAsOf: this.#completeAsOf, attemptedAt }) : Option.none()
-        )
+    const attempt = Effect.map(DateTime.now, (now) => {
+      attemptedAt = Option.some(now)
     })
-    const readings = Layer.scopedDiscard(
-      Effect.gen(this, function* () {
-        yield* Effect.retry(Registration.registerInstallation({ includePostQuantum: false }), {
-          schedule: Schedule.exponential("1 minute").pipe(Schedule.union(Schedule.spaced("1 hour")))
-        })
-        yield* Effect.forever(
-          Effect.zipRight(
-            // An app whose reading fails reads again, later.
-            Effect.zipRight(attempt, Effect.ignore(this.read)),
-            Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 8 : 1 + this.#world.random(24))))
-          )
-        )
-      }).pipe(Effect.forkScoped)
+    const { label } = this
+    const registration = Effect.retry(Registration.registerInstallation({ includePostQuantum: false, label }), {
+      schedule: Schedule.exponential("1 minute").pipe(Schedule.union(Schedule.spaced("1 hour")))
+    })
+    const readings = Effect.forever(
+      Effect.zipRight(
+        // An app whose reading fails reads again, later.
+        Effect.zipRight(attempt, Effect.ignore(this.read)),
+        Effect.suspend(() => Effect.sleep(Duration.hours(this.isDiligent ? 8 : 1 + this.#world.random(24))))
+      )
     )
-    return Layer.provideMerge(readings, Scheduler.layer({ maximumNap: "12 hours" })).pipe(Layer.provide(progress))
+    return {
+      report: () => (this.reports ? Option.some({ completeAsOf: this.#completeAsOf, attemptedAt }) : Option.none()),
+      // It is tried again for ever: there is no error.
+      life: Effect.zipRight(Effect.orDie(registration), readings)
+    }
   }
 }
+
+/**
+ * What a process is made of in which these apps live side by side, each with an installation of its own, and one scheduler for all.
+ *
+ * @since 1.0.0
+ * @category layers
+ */
+export const services = (apps: ReadonlyArray<App>): Layer.Layer<Scheduler.Scheduler, never, Ports> =>
+  Layer.unwrapEffect(
+    Effect.sync(() => {
+      const lives = apps.map((app) => ({ app, ...app.begin() }))
+      const progress = Layer.succeed(WelcomeProgress, {
+        get: (id) =>
+          Effect.sync(() =>
+            Option.flatMap(Option.fromNullable(lives.find(({ app }) => app.installationId === id)), ({ report }) =>
+              report()
+            )
+          )
+      })
+      const readings = Layer.scopedDiscard(Effect.forEach(lives, ({ life }) => Effect.forkScoped(life)))
+      return Layer.provideMerge(readings, Scheduler.layer({ maximumNap: "12 hours" })).pipe(Layer.provide(progress))
+    })
+  )
 
 const isFair = (serving: Serving, promise: number): boolean =>
   serving.cause === "Upload" || (serving.cause === "Late" && serving.from - serving.sentAt < promise)

@@ -121,7 +121,6 @@ const play = async (scenario: Scenario, seed: number, point: Point | undefined) 
     }
     return state
   })
-  world.onChange = () => watch.check()
   const app = new App(world, watch, true)
   app.isDiligent = true
   const calls: Array<string> = []

@@ -150,7 +150,6 @@ export const run = (order: Order, stallMillis: number): Effect.Effect<Outcome> =
       }
       return state
     })
-    world.onChange = () => watch.check()
     const app = new App(world, watch, true)
     app.isDiligent = true
     const first = world.start({ name: "first", store, services: app.services })

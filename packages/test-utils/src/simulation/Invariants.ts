@@ -5,13 +5,15 @@
  *   serves our newest
  * - I2, every key has an owner and a death date
  * - I3, no promised Welcome is lost
- * - I5, bounded: calls and rows stay few, also while nothing works
- * - I6, no state needs a human
+ * - I5, bounded: calls and rows stay few, also while nothing works, and packages are made no faster than their budgets allow
+ * - I6, no state needs a human, and no process dies of a bug
  *
  * @since 1.0.0
  */
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import type { KeyPackageRef } from "@keyward/core/keypackage/KeyPackageRef"
+import type { RotationTrigger } from "@keyward/core/lifecycle/Ledger"
+import type { LifecycleEvent } from "@keyward/core/lifecycle/LifecycleEvents"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -61,13 +63,40 @@ export const format = ({ at, invariant, seed, trace, what }: Violation): string 
 export interface Excuses {
   /** Packages whose keys or row the world destroyed. */
   readonly destroyed: Set<KeyPackageRef>
-  /** Whether the store was put back to an older state. */
-  isRestored: boolean
+  /**
+   * Packages that were first seen before this true time may lack their keys, and their dates: the store was put back to an older
+   * state, or there are two of it. What is made from then on is excused of nothing.
+   */
+  unsureUntil: number
   /** By how much the grace may be cut because clocks disagreed, milliseconds. */
   disagreement: number
+  /** How long a process may stand still between what it sees and what it writes, milliseconds. */
+  hesitation: number
+  /** Whether wall clocks were set to other times: budgets are counted by them. */
+  isClockSet: boolean
+  /** Installations that the world has revoked for good. */
+  readonly revoked: Set<InstallationId>
 }
 
-const HOUR = 3_600_000
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+
+/** The setting that limits how many packages are made for this reason in an hour; none where nothing does. */
+const budgetOf = (
+  trigger: RotationTrigger
+): "welcomeRotationsPerHour" | "repairRotationsPerHour" | "otherRotationsPerHour" | undefined => {
+  switch (trigger) {
+    case "Manual":
+    case "Registration":
+      return undefined
+    case "Welcome":
+      return "welcomeRotationsPerHour"
+    case "Repair":
+      return "repairRotationsPerHour"
+    default:
+      return "otherRotationsPerHour"
+  }
+}
 
 /** How far the bounds of I5 reach. */
 const bounds = {
@@ -85,7 +114,16 @@ const bounds = {
  */
 export class Watch {
   readonly violations: Array<Violation> = []
-  readonly excuses: Excuses = { destroyed: new Set(), isRestored: false, disagreement: 0 }
+  readonly excuses: Excuses = {
+    destroyed: new Set(),
+    unsureUntil: Number.NEGATIVE_INFINITY,
+    disagreement: 0,
+    hesitation: 15 * MINUTE,
+    isClockSet: false,
+    revoked: new Set()
+  }
+  /** How many installations there must be when all is quiet. */
+  expected = 1
   /** How often the app asked for another kind of package, which may leave a package waiting that is not wanted any more. */
   profileChanges = 0
   /** How long after its date of deletion a package may still be here when all is quiet, milliseconds. */
@@ -95,14 +133,20 @@ export class Watch {
   readonly #world: World
   readonly #state: () => StoreState
   readonly #deleteAt = new Map<KeyPackageRef, number>()
+  readonly #firstSeen = new Map<KeyPackageRef, number>()
+  /** When packages were made that count against a budget, true time, by installation and budget. */
+  readonly #made = new Map<string, ReadonlyArray<number>>()
   readonly #callsAt = new Map<string, { readonly hour: number; readonly calls: number }>()
   #checked: { readonly state: StoreState | undefined; readonly changes: number } = { state: undefined, changes: 0 }
   /** The most calls that a process made in an hour. */
   mostCalls = 0
 
+  /** Watches from now on: after each change, and after each event. */
   constructor(world: World, state: () => StoreState) {
     this.#world = world
     this.#state = state
+    world.onChange = () => this.check()
+    world.onEvent = (_, event) => this.observe(event)
   }
 
   /** Something does not hold. Only the first of a kind is kept. */
@@ -131,8 +175,36 @@ export class Watch {
     return this.#state().installations.map(({ installation }) => installation.installationId)
   }
 
+  /** The installation with a label; none while there is none. */
+  labelled(label: string): InstallationId | undefined {
+    return this.#state().installations.find(({ installation }) => installation.label === label)?.installation
+      .installationId
+  }
+
+  /** Whether the world has done something to this package that no library can make good. */
+  isExcused(ref: KeyPackageRef): boolean {
+    const { destroyed, unsureUntil } = this.excuses
+    return destroyed.has(ref) || (this.#firstSeen.get(ref) ?? Number.NEGATIVE_INFINITY) < unsureUntil
+  }
+
+  /** What the library says of itself. To be called with every event: I5, packages made. */
+  observe(event: LifecycleEvent): void {
+    if (event._tag !== "Generated" || this.excuses.isClockSet) return
+    const budget = budgetOf(event.trigger)
+    if (budget === undefined) return
+    const { now, settings } = this.#world
+    const key = `${event.installationId} ${budget}`
+    // A little less than the hour of the library, which looks before it makes.
+    const made = [...(this.#made.get(key) ?? []).filter((at) => at > now - 50 * MINUTE), now]
+    this.#made.set(key, made)
+    // What the library counts by can be gone.
+    if (this.excuses.unsureUntil > now - HOUR || made.length <= settings[budget] + this.excuses.destroyed.size) return
+    this.report("I5", `${made.length} packages made for ${event.trigger} in less than an hour`)
+  }
+
   /** Checks what must hold at every moment. To be called after every change. */
   check(): void {
+    for (const failure of this.#world.failures) this.report("I6", failure)
     this.#checkCalls()
     const state = this.#state()
     const { changes } = this.#world.network
@@ -148,29 +220,32 @@ export class Watch {
 
   /** What the owner knows: a date of deletion that moved says that the package was served just before. */
   #learn(rows: ReadonlyArray<RowState>): void {
+    const { hesitation } = this.excuses
     for (const { deleteAt, ref, state } of rows) {
+      if (ref !== undefined && !this.#firstSeen.has(ref)) this.#firstSeen.set(ref, this.#world.now)
       if (ref === undefined || deleteAt === undefined || state === "Quarantined") continue
       if (this.#deleteAt.get(ref) === deleteAt) continue
       this.#deleteAt.set(ref, deleteAt)
       // A process may have stood still between what it saw and what it wrote.
       const { now } = this.#world
       const seenAt = deleteAt - Duration.toMillis(this.#world.settings.grace)
-      this.lastKnown.set(ref, Math.min(now, Math.max(seenAt, now - 6 * HOUR)))
+      this.lastKnown.set(ref, Math.min(now, Math.max(seenAt, now - hesitation)))
     }
   }
 
-  /** I1, the first half. */
+  /** I1, the first half: for whatever any node of the network shows. */
   #checkServed(state: StoreState, id: InstallationId, rows: ReadonlyArray<RowState>): void {
-    const serving = this.#world.network.served(id)
-    if (serving?.ref === undefined || this.excuses.destroyed.has(serving.ref) || this.excuses.isRestored) return
-    const isInTime =
-      serving.cause === "Upload" || (serving.cause === "Late" && serving.from - serving.sentAt < this.promise)
-    if (!isInTime) return
-    const row = rows.find(({ ref }) => ref === serving.ref)
-    if (row !== undefined && state.keys.has(row.historyId)) return
-    // Nobody accepts an invitation by a package whose lifetime is over.
-    if (serving.notAfter <= this.#world.now) return
-    this.report("I1", `the network serves ${serving.ref} (${serving.cause}), whose keys are not here`)
+    for (const serving of this.#world.network.shown(id)) {
+      if (serving.ref === undefined || this.isExcused(serving.ref)) continue
+      const isInTime =
+        serving.cause === "Upload" || (serving.cause === "Late" && serving.from - serving.sentAt < this.promise)
+      if (!isInTime) continue
+      const row = rows.find(({ ref }) => ref === serving.ref)
+      if (row !== undefined && state.keys.has(row.historyId)) continue
+      // Nobody accepts an invitation by a package whose lifetime is over.
+      if (serving.notAfter <= this.#world.now) continue
+      this.report("I1", `the network serves ${serving.ref} (${serving.cause}), whose keys are not here`)
+    }
   }
 
   /** I2. */
@@ -212,9 +287,12 @@ export class Watch {
     this.check()
     const state = this.#state()
     const { network, now } = this.#world
+    if (state.installations.length !== this.expected) {
+      this.report("I6", `there are ${state.installations.length} installations instead of ${this.expected}`)
+    }
     for (const { installation, rows } of state.installations) {
       const { installationId, schedule } = installation
-      const isRevoked = schedule.revokedAt._tag === "Some"
+      const isRevoked = this.excuses.revoked.has(installationId)
       const serving = network.served(installationId)
       const newest = rows.findLast((row) => row.state === "Published")
       if (installation.registration._tag !== "Registered") {
@@ -230,6 +308,8 @@ export class Watch {
         else if ((newest.notAfter ?? 0) <= now || (newest.notBefore ?? 0) > now) {
           this.report("I1", `${newest.historyId} is not valid now`)
         }
+        if (schedule.rotateAt._tag === "None") this.report("I6", "nothing says when its package is to be replaced")
+        if (schedule.revokedAt._tag === "Some") this.report("I6", "believes to be revoked, and is a member")
         if (schedule.unreachable._tag === "Some") {
           this.report("I6", `${schedule.unreachable.value.verdict} since long, and nothing is wrong`)
         }
@@ -239,7 +319,16 @@ export class Watch {
           this.report("I6", `rotation fails: ${schedule.failures.value.detail}`)
         }
       }
-      for (const { deleteAt, historyId, ref, state } of rows) {
+      for (const { deleteAt, historyId, notBefore = 0, ref, state } of rows) {
+        const isWaiting = state === "Prepared" || state === "Exposed"
+        if (state === "Damaged") this.report("I6", `${historyId} cannot be read, and nobody has noticed`)
+        if ((isWaiting || state === "Published") && newest !== undefined && historyId < newest.historyId) {
+          this.report("I2", `${historyId} is ${state}, has no date of deletion, and ${newest.historyId} is published`)
+        }
+        // One that was made under a clock that was ahead is not fit to be sent yet.
+        if (isWaiting && !isRevoked && historyId > (newest?.historyId ?? 0) && notBefore <= now) {
+          this.report("I6", `${historyId} is ${state}, and nobody sends it`)
+        }
         const isServed = ref !== undefined && ref === serving?.ref
         if (deleteAt !== undefined && deleteAt < now - this.patience && !isServed) {
           this.report("I2", `${historyId} is ${state} and should have been erased ${(now - deleteAt) / HOUR} hours ago`)

@@ -137,8 +137,10 @@ export class SimulatedNetwork {
   faultFor: (call: NetworkCall) => NetworkFault | undefined = () => undefined
   /** Told of every change. */
   onChange: () => void = () => {}
-  /** Told of every package that a process was shown. */
-  onShown: (caller: string, id: InstallationId.InstallationId, serving: Serving) => void = () => {}
+  /** By how much the slowest of its nodes is behind, milliseconds: how old what readers are shown may be. */
+  lag = 0
+  /** How far behind the node is that is asked; 0 unless a test says otherwise, and less than `lag`. */
+  lagFor: (call: NetworkCall) => number = () => 0
   /** How often anything in it has changed. */
   changes = 0
   /** Every upload that reached the network, the refused ones included. */
@@ -163,6 +165,14 @@ export class SimulatedNetwork {
   /** What was served at a time. */
   servedAt(id: InstallationId.InstallationId, millis: number): Serving | undefined {
     return this.#served.get(id)?.findLast(({ from }) => from <= millis)
+  }
+
+  /** What its nodes show now: what was served at some time within the lag. */
+  shown(id: InstallationId.InstallationId): ReadonlyArray<Serving> {
+    const history = this.#served.get(id) ?? []
+    const since = this.#world.now() - this.lag
+    const first = history.findLastIndex(({ from }) => from <= since)
+    return history.slice(Math.max(0, first))
   }
 
   /** All that was ever served, oldest first. */
@@ -247,6 +257,26 @@ export class SimulatedNetwork {
     return Either.right(undefined)
   }
 
+  /** Takes an update, or says why not: an inbox is created once, and nothing is added to it before. */
+  #publish(update: Uint8Array): Either.Either<void, ApiClientError> {
+    const { actions, inboxId } = fromBinary(IdentityUpdateSchema, update)
+    const id = InboxId.make(inboxId)
+    const log = this.log(id)
+    const creates = actions.some(({ kind }) => kind.case === "createInbox")
+    if (creates !== (log.length === 0) && !log.some((entry) => Buffer.compare(entry.update, update) === 0)) {
+      return Either.left(
+        new ApiClientError({
+          operation: "publishIdentityUpdate",
+          reason: "InvalidRequest",
+          grpcCode: 3,
+          detail: creates ? "the inbox is there already" : "there is no such inbox"
+        })
+      )
+    }
+    this.append(id, update)
+    return Either.right(undefined)
+  }
+
   /** Says which inbox an Ethereum address belongs to as soon as its log has begun. */
   name(address: string, inboxId: InboxId): void {
     this.#inboxes.set(address, inboxId)
@@ -274,7 +304,10 @@ export class SimulatedNetwork {
           world.at(sentAt + millis, () => void perform({ asOf: world.now(), isLate: true, sentAt }))
         const broken = new ApiClientError({ operation, reason: "Transport", detail: "the connection broke" })
         const fault = this.faultFor({ caller, operation })
-        if (fault === undefined) return now()
+        if (fault === undefined) {
+          const behind = this.lag === 0 ? 0 : this.lagFor({ caller, operation })
+          return behind === 0 ? now() : perform({ asOf: world.now() - behind, isLate: false, sentAt })
+        }
         return NetworkFault.$match(fault, {
           Lost: () => Effect.fail(broken),
           Unheard: () => (now(), Effect.fail(broken)),
@@ -307,21 +340,10 @@ export class SimulatedNetwork {
       fetchKeyPackages: (ids) =>
         call<ReadonlyArray<Option.Option<Uint8Array>>>(
           "fetchKeyPackages",
-          ({ asOf }) =>
-            Either.right(
-              ids.map((id) => {
-                const serving = this.servedAt(id, asOf)
-                if (serving !== undefined) this.onShown(caller, id, serving)
-                return Option.fromNullable(serving?.bytes)
-              })
-            ),
+          ({ asOf }) => Either.right(ids.map((id) => Option.fromNullable(this.servedAt(id, asOf)?.bytes))),
           (answer, bytes) => answer.map(() => Option.fromNullable(bytes))
         ),
-      publishIdentityUpdate: (update) =>
-        call("publishIdentityUpdate", () => {
-          this.append(InboxId.make(fromBinary(IdentityUpdateSchema, update).inboxId), update)
-          return Either.right(undefined)
-        }),
+      publishIdentityUpdate: (update) => call("publishIdentityUpdate", () => this.#publish(update)),
       getIdentityUpdates: (requests) =>
         call<ReadonlyArray<ReadonlyArray<IdentityUpdateLogEntry>>>("getIdentityUpdates", ({ asOf }) => {
           const latest = BigInt(Math.floor(asOf)) * 1_000_000n

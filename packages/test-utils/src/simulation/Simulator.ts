@@ -1,5 +1,5 @@
 /**
- * Random lives of an installation, all from seeds: processes that crash, stand still and come back, networks that lose, repeat,
+ * Random lives of a few installations, all from seeds: processes that crash, stand still and come back, networks that lose, repeat,
  * delay and lie, stores that fail, clocks that jump; the invariants checked after every step and at the end.
  *
  * @since 1.0.0
@@ -10,21 +10,25 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as RegistrationUpdate from "@keyward/core/identity/RegistrationUpdate"
 import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import * as InboxLog from "@keyward/core/lifecycle/InboxLog"
+import { LeaseError } from "@keyward/core/lifecycle/Lease"
+import type { LifecycleEvent } from "@keyward/core/lifecycle/LifecycleEvents"
 import type { LifecycleSettingsShape } from "@keyward/core/lifecycle/LifecycleSettings"
 import * as Rotation from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import * as KeywardScheduler from "@keyward/core/lifecycle/Scheduler"
 import { ApiClient, type Operation as ApiOperation } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore, StorageError } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import type { Operation as StoreOperation } from "../MemoryKeyPackageStore.ts"
 import * as MemoryKeyPackageStore from "../MemoryKeyPackageStore.ts"
 import * as Mutation from "../Mutation.ts"
-import { App, type Tally } from "./App.ts"
+import { App, services, type Tally } from "./App.ts"
 import { type Violation, Watch } from "./Invariants.ts"
 import { NetworkFault } from "./SimulatedNetwork.ts"
 import type * as SkewedClock from "./SkewedClock.ts"
@@ -84,6 +88,18 @@ export type Happening =
   | { readonly _tag: "ServeOther" }
   | { readonly _tag: "Revoke"; readonly duration: number }
   | { readonly _tag: "Restore"; readonly duration: number }
+  /** The process stands still at its next call of this operation. */
+  | {
+      readonly _tag: "PauseAtCall"
+      readonly process: number
+      readonly operation: PausePoint
+      readonly when: "before" | "after"
+      readonly duration: number
+    }
+  /** What is due for the installation can no longer be read. */
+  | { readonly _tag: "LoseSchedule" }
+  /** A copy of the database is started on a second machine, which is switched off later. */
+  | { readonly _tag: "Clone"; readonly duration: number }
 
 /**
  * A whole run, before it is run.
@@ -95,6 +111,12 @@ export interface Plan {
   readonly seed: number
   readonly settings: Partial<LifecycleSettingsShape>
   readonly processes: number
+  /** Installations of one inbox, side by side in one store. */
+  readonly installations: number
+  /** How far the slowest node of the network is behind the others, milliseconds. */
+  readonly lag: number
+  /** Whether the app never comes to the end of a reading until the troubles are over. */
+  readonly isIdle: boolean
   /** How wrong the clocks are at the beginning, one for each process, milliseconds. */
   readonly skews: ReadonlyArray<number>
   readonly reports: boolean
@@ -102,8 +124,8 @@ export interface Plan {
   readonly isRegistered: boolean
   /** Milliseconds until the troubles are over. */
   readonly span: number
-  /** In the order of their times, which are milliseconds from the beginning. */
-  readonly happenings: ReadonlyArray<{ readonly at: number; readonly what: Happening }>
+  /** In the order of their times, which are milliseconds from the beginning; `installation` counts from 0, and is 0 unless given. */
+  readonly happenings: ReadonlyArray<{ readonly at: number; readonly what: Happening; readonly installation?: number }>
 }
 
 /**
@@ -121,6 +143,8 @@ export interface Outcome {
   readonly tally: Tally
   /** Virtual time, milliseconds. */
   readonly lasted: number
+  /** How often the life came to states that matter, by their names: a state that no life comes to is one that nothing is known of. */
+  readonly reached: ReadonlyMap<string, number>
 }
 
 const SECOND = 1_000
@@ -212,14 +236,69 @@ const happening = (next: Mutation.Next): Happening => {
   }
 }
 
+const PAUSE_POINTS = [
+  "insertKeyPackageHistory",
+  "markExposed",
+  "uploadKeyPackage",
+  "markKeyPackagesBeforeIdToBeDeleted",
+  "postponeDeletion",
+  "fetchKeyPackages",
+  "retire"
+] as const
+
 /**
- * The plan of a seed. Most runs are of a few days with a package replaced every two or three; some are of months, with the
- * numbers that are usual.
+ * A call between whose neighbours a lease may end.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type PausePoint = (typeof PAUSE_POINTS)[number]
+
+/**
+ * The plan of a seed: that of one installation, and for most seeds something more: others beside it, nodes that do not agree yet,
+ * leases that end in the middle of a rotation, a copy of the store on a second machine, an app that does not read for months.
  *
  * @since 1.0.0
  * @category constructors
  */
 export const plan = (seed: number): Plan => {
+  const next = Mutation.generator(seed ^ 0x31de)
+  const one = planOfOne(seed)
+  if (next(120) === 0) {
+    // Longer than a package lives, and two graces more; nobody asks for much in that time.
+    const happenings = one.happenings.map(({ at, what }) => ({ at: Math.floor((at / one.span) * 10 * DAY), what }))
+    const settings = { ...one.settings, rotationInterval: Duration.days(30), cleanRetry: Duration.hours(12) }
+    return { ...one, isIdle: true, reports: true, processes: 1, settings, span: 88 * DAY, happenings }
+  }
+  const installations = Mutation.pick(next, [1, 1, 1, 1, 1, 1, 1, 1, 2, 3])
+  const lag = next(3) === 0 ? spread(next, SECOND, 2 * HOUR) : 0
+  const more: Array<{ readonly at: number; readonly what: Happening }> = []
+  for (let count = next(4); count > 0; count--) {
+    const operation = Mutation.pick(next, PAUSE_POINTS)
+    const when = next(2) === 0 ? "before" : "after"
+    const duration = spread(next, MINUTE, 2 * HOUR)
+    more.push({ at: next(one.span), what: { _tag: "PauseAtCall", process: next(3), operation, when, duration } })
+  }
+  if (next(6) === 0) more.push({ at: next(one.span), what: { _tag: "LoseSchedule" } })
+  if (next(10) === 0) more.push({ at: next(one.span), what: { _tag: "Clone", duration: spread(next, HOUR, 3 * DAY) } })
+  const happenings = [...one.happenings, ...more].sort((a, b) => a.at - b.at)
+  return {
+    ...one,
+    installations,
+    lag,
+    settings: lag > 0 && next(2) === 0 ? { ...one.settings, confirmBy: "readBack" } : one.settings,
+    happenings: happenings.map((each) => (installations === 1 ? each : { ...each, installation: next(installations) }))
+  }
+}
+
+/**
+ * The life of one installation, on a network whose nodes agree. Most are of a few days with a package replaced every two or three;
+ * some are of months, with the numbers that are usual.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const planOfOne = (seed: number): Plan => {
   const next = Mutation.generator(seed ^ 0x5eed)
   const isLong = next(150) === 0
   const span = isLong ? 30 * DAY + next(60 * DAY) : spread(next, 2 * HOUR, 3 * DAY)
@@ -235,6 +314,9 @@ export const plan = (seed: number): Plan => {
       confirmBy: next(3) === 0 ? "readBack" : "receipt"
     },
     processes,
+    installations: 1,
+    lag: 0,
+    isIdle: false,
     skews: Array.from({ length: processes }, () =>
       isSkewed ? Mutation.pick(next, [-1, 1]) * spread(next, SECOND, 2 * HOUR) : 0
     ),
@@ -252,6 +334,8 @@ interface Slot {
   storeTrouble:
     | { readonly reason: StorageError["reason"]; readonly percent: number; readonly until: number }
     | undefined
+  /** Stands still at its next call of this operation. */
+  pausesAt: (Happening & { readonly _tag: "PauseAtCall" }) | undefined
   /** Dies before this many more calls are made. */
   callsLeft: number | undefined
   restartAfter: number
@@ -264,17 +348,21 @@ class Simulation {
   readonly plan: Plan
   readonly world: World
   readonly watch: Watch
-  readonly app: App
+  readonly apps: ReadonlyArray<App>
+  readonly tally: Tally = { opened: 0, unopened: 0 }
+  readonly reached = new Map<string, number>()
   readonly #database: MemoryKeyPackageStore.Database
   readonly #slots: Array<Slot> = []
   #troubles: Array<{ readonly what: Trouble; readonly percent: number; readonly until: number }> = []
   #isHealed = false
   #started = 0
+  #clones = 0
   #calls = 0
   readonly #begin: number
   /** When the troubles are over. */
   #end = 0
   #owner: Process<never> | undefined
+  readonly #wanted = new Map<InstallationId, boolean>()
 
   constructor(plan: Plan) {
     this.plan = plan
@@ -291,19 +379,60 @@ class Simulation {
       }
       return state
     })
-    this.app = new App(this.world, this.watch, plan.reports)
-    this.world.onChange = () => this.watch.check()
+    this.watch.expected = plan.installations
+    this.apps = Array.from({ length: plan.installations }, (_, index) => {
+      const app = new App(this.world, this.watch, plan.reports, `installation ${index}`)
+      app.isIdle = plan.isIdle
+      app.onOpened = (state) => this.#reach(`a Welcome finds a package that is ${state}`)
+      return app
+    })
+    this.world.onEvent = (who, event) => {
+      // What a copy of the store does is not what the budgets of this one are for.
+      if (!who.startsWith(CLONE)) this.watch.observe(event)
+      this.#note(event)
+    }
+    this.world.onFailure = (_, operation, error) => {
+      if (error instanceof LeaseError) this.#reach(`lease ${error.reason}: ${operation}`)
+    }
+    this.world.network.lag = plan.lag
+    this.world.network.lagFor = () => this.world.random(this.world.network.lag)
     this.world.network.faultFor = ({ caller, operation }) => this.#faultFor(caller, operation)
     this.watch.excuses.disagreement = disagreementOf(plan)
+    this.watch.excuses.isClockSet =
+      plan.skews.some((skew) => skew !== 0) || plan.happenings.some(({ what }) => what._tag === "Step")
+    if (plan.happenings.some(({ what }) => standsStill.includes(what._tag))) this.watch.excuses.hesitation = 6 * HOUR
     // A clock that jumped is not believed for one grace; the end of the troubles sets every clock right.
     if (jumps(plan)) this.watch.patience += Duration.toMillis(this.world.settings.grace)
+  }
+
+  /** It has come to a state that matters. */
+  #reach(state: string): void {
+    this.reached.set(state, (this.reached.get(state) ?? 0) + 1)
+  }
+
+  #note(event: LifecycleEvent): void {
+    switch (event._tag) {
+      case "Generated":
+        return this.#reach(`made: ${event.trigger}`)
+      case "Retired": {
+        this.#reach(`erased: ${event.reason}`)
+        const app = this.apps.find(({ installationId }) => installationId === event.installationId)
+        if (app !== undefined && app.unread > 0) this.#reach("erased while a Welcome is unread")
+        if (this.plan.isIdle && !this.#isHealed) this.#reach("erased at the hard stop")
+        return
+      }
+      case "Unreachable":
+        return this.#reach(event.verdict)
+      default:
+        return this.#reach(event._tag)
+    }
   }
 
   #start(index: number, skew: SkewedClock.Skew): Process<KeywardScheduler.Scheduler> {
     return this.world.start({
       name: `process ${index}${this.#started++ < this.plan.processes ? "" : ` (${this.#started})`}`,
       store: MemoryKeyPackageStore.layerShared(this.#database),
-      services: this.app.services,
+      services: services(this.apps),
       skew,
       around: (process) => this.#around(process, index)
     })
@@ -311,6 +440,23 @@ class Simulation {
 
   #around(process: AnyProcess, index: number): Around {
     const usual = this.world.usual(process)
+    /** Lets the call happen, and the process stand still before or after it. */
+    const orStop = <A, E>(operation: string, call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+      Effect.suspend(() => {
+        const slot = this.#slots[index]
+        const stop = slot?.pausesAt
+        if (slot === undefined || stop?.operation !== operation || process.isDead) return call
+        slot.pausesAt = undefined
+        const still = Effect.zipRight(
+          Effect.sync(() => {
+            this.#reach(`stands still ${stop.when} ${operation}`)
+            slot.process.pause()
+            this.world.at(this.world.now + stop.duration, () => slot.process.resume())
+          }),
+          Effect.yieldNow()
+        )
+        return stop.when === "before" ? Effect.zipRight(still, call) : Effect.zipLeft(call, still)
+      })
     /** Lets the call happen, or the process die before or after it. */
     const orDie = <A, E>(operation: string, run: Effect.Effect<A, E>, call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
       Effect.suspend(() => {
@@ -327,7 +473,7 @@ class Simulation {
         return isDone ? Effect.zipRight(run, silence) : silence
       })
     return {
-      api: (operation, run) => orDie(operation, run, usual.api(operation, run)),
+      api: (operation, run) => orDie(operation, run, orStop(operation, usual.api(operation, run))),
       store: <A, E>(operation: StoreOperation, run: Effect.Effect<A, E>) =>
         Effect.suspend(() => {
           const trouble = this.#slots[index]?.storeTrouble
@@ -341,7 +487,7 @@ class Simulation {
             ? new StorageError({ operation, reason: trouble.reason })
             : run
           // A call that is chosen to die takes its process with it: no failure of the effect.
-          return orDie(operation, struck, usual.store(operation, struck))
+          return orDie(operation, struck, orStop(operation, usual.store(operation, struck)))
         })
     }
   }
@@ -362,7 +508,9 @@ class Simulation {
     }
     this.#troubles = this.#troubles.filter(({ until }) => until > now)
     const trouble = this.#troubles.find(({ percent }) => this.world.random(100) < percent)
-    return trouble === undefined ? undefined : this.#faultOf(trouble.what, operation)
+    const fault = trouble === undefined ? undefined : this.#faultOf(trouble.what, operation)
+    if (fault !== undefined) this.#reach(`${operation}: ${fault._tag}`)
+    return fault
   }
 
   #faultOf(what: Trouble, operation: ApiOperation): NetworkFault | undefined {
@@ -423,6 +571,7 @@ class Simulation {
         process: this.#start(index, skew),
         partitionedUntil: 0,
         storeTrouble: undefined,
+        pausesAt: undefined,
         callsLeft: undefined,
         restartAfter: 0
       })
@@ -430,15 +579,23 @@ class Simulation {
     if (plan.isRegistered) await world.advance("5 minutes")
     const begin = world.now
     this.#end = begin + plan.span
-    for (const { at, what } of plan.happenings) {
+    for (const { at, installation = 0, what } of plan.happenings) {
       await world.advanceTo(begin + at)
       if (watch.violations.length > 0) break
-      this.#happen(what)
+      const app = this.apps[installation % this.apps.length]
+      if (app !== undefined) this.#happen(what, app)
     }
     if (watch.violations.length === 0) {
       await world.advanceTo(begin + plan.span)
       await this.#heal()
       if (watch.violations.length === 0) watch.checkQuiet()
+      for (const { label, unread } of this.apps) {
+        if (unread > 0) watch.report("I3", `${unread} Welcomes of ${label} were not read in the end`)
+      }
+    }
+    for (const { tally } of this.apps) {
+      this.tally.opened += tally.opened
+      this.tally.unopened += tally.unopened
     }
     return {
       plan,
@@ -446,17 +603,18 @@ class Simulation {
       calls: this.#calls,
       uploads: world.network.uploads,
       mostCallsPerHour: watch.mostCalls,
-      tally: this.app.tally,
-      lasted: world.now - this.#begin
+      tally: this.tally,
+      lasted: world.now - this.#begin,
+      reached: this.reached
     }
   }
 
-  #happen(what: Happening): void {
-    const { app, watch, world } = this
+  #happen(what: Happening, app: App): void {
+    const { watch, world } = this
     const { network, now } = world
     const index = "process" in what ? what.process % this.#slots.length : 0
     const slot = this.#slots[index]
-    const [id] = watch.installations
+    const id = app.installationId
     if (slot === undefined) return
     const { process } = slot
     world.note("world", JSON.stringify(what))
@@ -467,8 +625,9 @@ class Simulation {
         return void (process.isDead || process.run(app.read))
       case "Rotate": {
         if (id === undefined || process.isDead) return
-        watch.profileChanges += 1
         const { includePostQuantum } = what
+        if (this.#wanted.get(id) !== includePostQuantum) watch.profileChanges += 1
+        this.#wanted.set(id, includePostQuantum)
         return void process.run(Rotation.rotateAndUploadKeyPackage({ installationId: id, includePostQuantum }))
       }
       case "Queue":
@@ -498,7 +657,15 @@ class Simulation {
         process.fallAsleep()
         return world.at(now + what.duration, () => process.wake())
       case "Step":
+        if (Math.abs(what.millis) > MINUTE) this.#reach(what.millis > 0 ? "a clock set ahead" : "a clock set back")
         return process.stepClock(what.millis)
+      case "PauseAtCall":
+        slot.pausesAt = what
+        return
+      case "LoseSchedule":
+        return id === undefined ? undefined : this.#loseSchedule(id)
+      case "Clone":
+        return this.#clone(now + what.duration)
       case "StoreTrouble":
         slot.storeTrouble = { reason: what.reason, percent: what.percent, until: now + what.duration }
         return
@@ -529,11 +696,43 @@ class Simulation {
         const snapshot = Effect.runSync(Ref.get(this.#database))
         return world.at(Math.min(now + what.duration, this.#end), () => {
           world.note("world", "the database is put back")
-          watch.excuses.isRestored = true
+          // What runs on over another database than it knows is sorted out within an hour.
+          watch.excuses.unsureUntil = Math.max(watch.excuses.unsureUntil, world.now + HOUR)
           Effect.runSync(Ref.set(this.#database, snapshot))
         })
       }
     }
+  }
+
+  /** A second machine starts with a copy of the database, and is switched off after a while. */
+  #clone(until: number): void {
+    const { watch, world } = this
+    const copy = Effect.runSync(Ref.make(Effect.runSync(Ref.get(this.#database))))
+    const clone = world.start({
+      name: `${CLONE}${this.#clones++}`,
+      store: MemoryKeyPackageStore.layerShared(copy),
+      services: services(this.apps)
+    })
+    watch.excuses.unsureUntil = Number.POSITIVE_INFINITY
+    this.#reach("a copy of the store")
+    world.at(Math.min(until, this.#end), () => {
+      clone.kill()
+      watch.excuses.unsureUntil = world.now + HOUR
+    })
+  }
+
+  /** A store gives this for a schedule that it cannot read. */
+  #loseSchedule(id: InstallationId): void {
+    this.#reach("a schedule is lost")
+    Effect.runSync(
+      Ref.update(this.#database, (content) => ({
+        ...content,
+        installations: HashMap.modify(content.installations, id, (stored) => ({
+          ...stored,
+          installation: { ...stored.installation, schedule: Schedule.lost }
+        }))
+      }))
+    )
   }
 
   #rows(): ReadonlyArray<StoreState.RowState> {
@@ -555,16 +754,20 @@ class Simulation {
     const { world } = this
     world.note("world", "healed")
     this.#isHealed = true
-    this.app.isDiligent = true
+    this.world.network.lag = 0
+    for (const app of this.apps) {
+      app.isDiligent = true
+      app.isIdle = false
+    }
     for (const [index, slot] of this.#slots.entries()) {
       slot.callsLeft = undefined
+      slot.pausesAt = undefined
       slot.skew.offsetMillis = 0
       slot.process.wake()
       slot.process.resume()
       if (slot.process.isDead) slot.process = this.#start(index, slot.skew)
     }
-    const [id] = this.watch.installations
-    if (id !== undefined) this.#asOwner(addAgain(id, world.inboxId))
+    for (const id of this.watch.installations) this.#asOwner(addAgain(id, world.inboxId))
     await world.advance(jumps(this.plan) ? "84 hours" : "60 hours")
   }
 }
@@ -602,6 +805,12 @@ const disagreementOf = ({ happenings, processes, skews }: Plan): number => {
   if (processes === 1 && !isKilled) return 0
   return Math.max(...all, 0) - Math.min(...all, 0)
 }
+
+/** After what a process goes on with what it saw long ago. */
+const standsStill: ReadonlyArray<Happening["_tag"]> = ["Pause", "Sleep", "PauseAtCall"]
+
+/** How the processes of copies of the store are called. */
+const CLONE = "clone "
 
 /** Whether a clock jumps, as it seems to its process. */
 const jumps = ({ happenings, skews }: Plan): boolean =>
@@ -657,6 +866,8 @@ export interface Summary {
   readonly mostCallsPerHour: number
   /** Virtual time, milliseconds. */
   readonly lasted: number
+  /** How many runs came to each state that matters, by its name. */
+  readonly reached: ReadonlyMap<string, number>
   /** The runs that failed, `stopAfter` at most. */
   readonly failed: ReadonlyArray<Outcome>
 }
@@ -678,6 +889,7 @@ export const runMany = (options: {
   Effect.gen(function* () {
     const { onRun = () => {}, runs, seed, stopAfter = 1 } = options
     const failed: Array<Outcome> = []
+    const reached = new Map<string, number>()
     const sum = { runs: 0, calls: 0, uploads: 0, opened: 0, unopened: 0, mostCallsPerHour: 0, lasted: 0 }
     while (sum.runs < runs && failed.length < stopAfter) {
       const outcome = yield* run(plan(seed + sum.runs))
@@ -688,8 +900,9 @@ export const runMany = (options: {
       sum.unopened += outcome.tally.unopened
       sum.mostCallsPerHour = Math.max(sum.mostCallsPerHour, outcome.mostCallsPerHour)
       sum.lasted += outcome.lasted
+      for (const state of outcome.reached.keys()) reached.set(state, (reached.get(state) ?? 0) + 1)
       if (outcome.violations.length > 0) failed.push(outcome)
       onRun(outcome)
     }
-    return { ...sum, failed }
+    return { ...sum, reached, failed }
   })

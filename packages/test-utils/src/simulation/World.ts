@@ -10,6 +10,7 @@
 import * as Identifier from "@keyward/core/identity/Identifier"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import { eip191Hash } from "@keyward/core/identity/signature/SignedText"
+import { type LifecycleEvent, LifecycleEvents } from "@keyward/core/lifecycle/LifecycleEvents"
 import { LifecycleSettings, type LifecycleSettingsShape } from "@keyward/core/lifecycle/LifecycleSettings"
 import { ApiClient, type Operation as ApiOperation } from "@keyward/core/ports/ApiClient"
 import type { Entropy } from "@keyward/core/ports/Entropy"
@@ -19,15 +20,18 @@ import type { PostQuantumKem } from "@keyward/core/ports/PostQuantumKem"
 import { Signer } from "@keyward/core/ports/Signer"
 import type { SmartContractWalletVerifier } from "@keyward/core/ports/SmartContractWalletVerifier"
 import { utf8ToBytes } from "@noble/hashes/utils.js"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Runtime from "effect/Runtime"
+import * as Stream from "effect/Stream"
 import type { Operation as StoreOperation } from "../MemoryKeyPackageStore.ts"
 import * as Mutation from "../Mutation.ts"
 import * as SeededEntropy from "../SeededEntropy.ts"
@@ -126,6 +130,14 @@ export interface ProcessOptions<X> {
 /** 2026-11-23T12:00:00Z. */
 const START = 1_795_435_200_000
 
+/**
+ * What a process may do in an hour of its life, in steps of its fibers: far more than the busiest hour of a random life takes. A
+ * process that comes here goes round in circles, and would for ever.
+ */
+const STEPS_PER_HOUR = 100_000
+
+const HOUR = 3_600_000
+
 /** Never answers. `Effect.never` would keep a timer of the platform for each. */
 const silence: Effect.Effect<never> = Effect.async(() => {})
 
@@ -149,6 +161,8 @@ export class Process<X> {
   readonly timers = new Timers()
   /** Its calls of ports so far. */
   calls = 0
+  /** Steps of its fibers in an hour, and which hour. */
+  #steps = { hour: 0, count: 0 }
   /** When it was started, true time. */
   readonly startedAt: number
   readonly #world: World
@@ -182,8 +196,15 @@ export class Process<X> {
       Layer.setClock(clock),
       Layer.setRandom(Random.make(seed)),
       Layer.setTracerEnabled(false),
-      Logger.minimumLogLevel(LogLevel.None),
-      Layer.succeed(LifecycleSettings, world.settings)
+      // What is logged as an error is a bug; so is a fiber that ends with a defect, also where nobody waits for it.
+      Logger.replace(Logger.defaultLogger, this.#logger),
+      Logger.minimumLogLevel(LogLevel.Error),
+      Layer.setUnhandledErrorLogLevel(Option.some(LogLevel.Error)),
+      Layer.succeed(LifecycleSettings, world.settings),
+      Layer.succeed(LifecycleEvents, {
+        publish: (event) => Effect.sync(() => world.onEvent(options.name, event)),
+        stream: Stream.never
+      })
     )
     const ports = Layer.mergeAll(
       store,
@@ -201,8 +222,18 @@ export class Process<X> {
         return silence
       })
     )
-    Effect.runFork(life, { scheduler: this.#scheduler })
+    // It lives until it is killed.
+    Effect.runFork(life, { scheduler: this.#scheduler }).addObserver((exit) => this.#fail(`it ended: ${exit}`))
   }
+
+  /** It has done what no process should, whatever happens to it. */
+  #fail(what: string): void {
+    if (!this.isDead) this.#world.fail(this.name, what)
+  }
+
+  readonly #logger = Logger.make<unknown, void>(({ cause, message }) => {
+    if (Cause.isEmpty(cause) || Cause.isDie(cause)) this.#fail(`${String(message)} ${Cause.pretty(cause)}`)
+  })
 
   /** Milliseconds that its machine has been awake, as a monotonic clock counts them. */
   get awakeMillis(): number {
@@ -236,6 +267,7 @@ export class Process<X> {
       const fiber = Runtime.runFork(runtime)(effect, { scheduler: this.#scheduler, immediate: false })
       fiber.addObserver((exit) => {
         run.exit = exit
+        if (Exit.isFailure(exit) && Cause.isDie(exit.cause)) this.#fail(Cause.pretty(exit.cause))
       })
     }
     if (this.#runtime === undefined) this.#waiting.push(begin)
@@ -283,8 +315,15 @@ export class Process<X> {
     this.skew.offsetMillis += millis
   }
 
-  /** For the world: runs a little. */
+  /** For the world: runs a little. One that goes round in circles is killed, or time would stand still. */
   step(): void {
+    const hour = Math.floor(this.#world.now / HOUR)
+    if (this.#steps.hour !== hour) this.#steps = { hour, count: 0 }
+    this.#steps.count += 1
+    if (this.#steps.count > STEPS_PER_HOUR) {
+      this.#fail(`it goes round in circles: ${this.#steps.count} steps in an hour`)
+      return this.kill()
+    }
     this.#scheduler.step()
   }
 }
@@ -343,6 +382,12 @@ export class World {
   readonly processes: Array<AnyProcess> = []
   /** Told after every call of a port that was carried out, and after every change of the network. */
   onChange: (who: string, operation: StoreOperation | ApiOperation | "network") => void = () => {}
+  /** Told of every call of a port that failed. */
+  onFailure: (who: string, operation: StoreOperation | ApiOperation, error: unknown) => void = () => {}
+  /** Told of every event of the library. */
+  onEvent: (who: string, event: LifecycleEvent) => void = () => {}
+  /** What processes have done that none should: ended by themselves, died of a defect, logged an error, gone round in circles. */
+  readonly failures: Array<string> = []
   readonly #timers = new Timers()
   readonly #trace: Array<TraceEntry> = []
   #now: number
@@ -390,6 +435,12 @@ export class World {
     if (this.#trace.length >= 2 * traceLength) this.#trace.splice(0, this.#trace.length - traceLength)
   }
 
+  /** For processes: one has done what none should. */
+  fail(who: string, what: string): void {
+    this.note(who, what)
+    this.failures.push(`${who}: ${what}`)
+  }
+
   /** Has something done at a time, whoever lives then. */
   at(millis: number, task: () => void): void {
     this.#timers.set(millis, task)
@@ -434,6 +485,7 @@ export class World {
         Effect.matchEffect(run, {
           onFailure: (error) => {
             this.note(process.name, `${operation} failed: ${String(error)}`)
+            this.onFailure(process.name, operation, error)
             return Effect.zipRight(gap, Effect.fail(error))
           },
           onSuccess: (answer) => {

@@ -1,4 +1,4 @@
-/** Random lives of an installation: [1]-[9], [13]-[16], [18], [19], [22]-[28], [32], [52]-[54], [56]-[58], [61]-[67], [69], [74]. */
+/** Random lives of a few installations: [1]-[9], [13]-[16], [18], [19], [22]-[28], [32], [52]-[54], [56]-[58], [61]-[67], [69], [74]. */
 import { describe, expect, it } from "@effect/vitest"
 import * as Invariants from "@keyward/test-utils/simulation/Invariants"
 import * as Simulator from "@keyward/test-utils/simulation/Simulator"
@@ -6,6 +6,8 @@ import * as Effect from "effect/Effect"
 
 // Thousands of errors are made on the way, and nobody reads where.
 Error.stackTraceLimit = 0
+
+const HOUR = 3_600_000
 
 /** Seeds that once failed, each with what it found. */
 const found: Readonly<Record<number, string>> = {
@@ -28,9 +30,67 @@ describe("Simulator", () => {
     expect(violations.map(Invariants.format)).toEqual([])
   })
 
+  /** A life without any trouble but these. */
+  const quiet = (happenings: Simulator.Plan["happenings"], plan: Partial<Simulator.Plan> = {}): Simulator.Plan => ({
+    ...Simulator.planOfOne(7),
+    isRegistered: true,
+    processes: 1,
+    skews: [0],
+    happenings,
+    ...plan
+  })
+
+  it("[65] a schedule that can no longer be read gets all of its deadlines back", async () => {
+    const what = { _tag: "LoseSchedule" } as const
+    const { reached, violations } = await Effect.runPromise(
+      Simulator.run(quiet([{ at: HOUR, what }], { span: 2 * HOUR }))
+    )
+    expect(reached.has("a schedule is lost")).toBe(true)
+    expect(violations.map(Invariants.format)).toEqual([])
+  })
+
+  it("[70] a copy of the store on a second machine: the two answer each other once a day, and the one that stays is well", {
+    timeout: 60_000
+  }, async () => {
+    const what = { _tag: "Clone", duration: 5 * 24 * HOUR } as const
+    // From here on the two do not have the same newest package.
+    const rotate = { _tag: "Rotate", process: 0, includePostQuantum: false } as const
+    const { reached, uploads, violations } = await Effect.runPromise(
+      Simulator.run(
+        quiet(
+          [
+            { at: HOUR, what },
+            { at: 2 * HOUR, what: rotate }
+          ],
+          { span: 6 * 24 * HOUR, settings: {} }
+        )
+      )
+    )
+    expect([reached.has("DatabaseRestored"), reached.has("CloneSuspected")]).toEqual([true, true])
+    expect(violations.map(Invariants.format)).toEqual([])
+    // Each of the two once a day at most, and a little.
+    expect(uploads).toBeLessThanOrEqual(2 * 6 + 3)
+  })
+
+  it("[28] [29] nodes that agree two hours later: nothing is lost, by receipt or by reading back", {
+    timeout: 60_000
+  }, async () => {
+    for (const confirmBy of ["receipt", "readBack"] as const) {
+      const happenings = [1, 6, 12, 18, 24, 36].flatMap((hour) => [
+        { at: hour * HOUR, what: { _tag: "Rotate", process: 0, includePostQuantum: false } as const },
+        { at: hour * HOUR + 60_000, what: { _tag: "Invite", delay: 20 * HOUR } as const }
+      ])
+      const { tally, violations } = await Effect.runPromise(
+        Simulator.run(quiet(happenings, { span: 60 * HOUR, lag: 2 * HOUR, reports: true, settings: { confirmBy } }))
+      )
+      expect(violations.map(Invariants.format)).toEqual([])
+      expect(tally).toEqual({ opened: 6, unopened: 0 })
+    }
+  })
+
   for (const [seed, what] of Object.entries(found)) {
     it(`seed ${seed}: ${what}`, { timeout: 60_000 }, async () => {
-      const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(Number(seed))))
+      const { violations } = await Effect.runPromise(Simulator.run(Simulator.planOfOne(Number(seed))))
       expect(violations.map(Invariants.format)).toEqual([])
     })
   }

@@ -93,4 +93,45 @@ describe("World", () => {
       expect(later[1] - seen[1]).toBe(3_600_000_000_000n)
     })
   )
+
+  describe("what no process should do is no secret:", () => {
+    const failuresOf = async (services: Layer.Layer<never>, run: Effect.Effect<unknown, unknown> = Effect.void) => {
+      const world = new World({ seed: 1 })
+      const store = Layer.unwrapEffect(
+        Effect.map(MemoryKeyPackageStore.makeDatabase, MemoryKeyPackageStore.layerShared)
+      )
+      world.start({ name: "it", store, services }).run(run)
+      await world.advance("1 minute")
+      return world.failures.map((failure) => failure.split("\n")[0])
+    }
+
+    it("to end by itself", async () => {
+      expect(await failuresOf(Layer.effectDiscard(Effect.dieMessage("no start")))).toContainEqual(
+        expect.stringContaining("no start")
+      )
+    })
+
+    it("to die of a defect, also in a fiber that nobody waits for", async () => {
+      expect(await failuresOf(Layer.empty, Effect.dieMessage("a bug"))).toContainEqual(expect.stringContaining("a bug"))
+      const forked = Layer.scopedDiscard(Effect.forkScoped(Effect.dieMessage("a bug beside")))
+      expect(await failuresOf(forked)).toEqual([expect.stringContaining("a bug beside")])
+    })
+
+    it("to log an error", async () => {
+      expect(await failuresOf(Layer.empty, Effect.logError("it died of it"))).toEqual([
+        expect.stringContaining("it died of it")
+      ])
+      expect(await failuresOf(Layer.empty, Effect.logWarning("a node is down"))).toEqual([])
+    })
+
+    it("to go round in circles", async () => {
+      expect(await failuresOf(Layer.empty, Effect.forever(Effect.yieldNow()))).toEqual([
+        expect.stringContaining("round in circles")
+      ])
+    })
+
+    it("to fail is none of it", async () => {
+      expect(await failuresOf(Layer.empty, Effect.fail("the network is down"))).toEqual([])
+    })
+  })
 })
