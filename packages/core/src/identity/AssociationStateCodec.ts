@@ -12,15 +12,13 @@ import * as Schema from "effect/Schema"
 import {
   AssociationStateSchema,
   IdentifierKind,
-  MemberIdentifierSchema,
   MemberMapSchema,
   MemberSchema,
-  PasskeySchema,
-  type Member as WireMember,
-  type MemberIdentifier as WireMemberIdentifier
+  type Member as WireMember
 } from "../gen/xmtp/identity/associations/association_pb.ts"
 import { equal } from "../internal/equal.ts"
 import * as hex from "../internal/hex.ts"
+import * as identifierWire from "../internal/memberIdentifierWire.ts"
 import { attempt, ProstReader } from "../internal/prost.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import type { AssociationState, Member } from "./AssociationState.ts"
@@ -52,42 +50,13 @@ export class AssociationStateDecodeError extends Schema.TaggedError<AssociationS
   }
 }
 
-const encodeRelyingParty = (relyingParty: string | undefined) => (relyingParty === undefined ? {} : { relyingParty })
-
-const encodeIdentifier = (identifier: MemberIdentifier): WireMemberIdentifier => {
-  switch (identifier._tag) {
-    case "Ethereum":
-      return create(MemberIdentifierSchema, { kind: { case: "ethereumAddress", value: identifier.address } })
-    case "Installation":
-      return create(MemberIdentifierSchema, {
-        kind: { case: "installationPublicKey", value: hex.decode(identifier.publicKey) }
-      })
-    case "Passkey": {
-      const value = create(PasskeySchema, {
-        key: hex.decode(identifier.publicKey),
-        ...encodeRelyingParty(identifier.relyingParty)
-      })
-      return create(MemberIdentifierSchema, { kind: { case: "passkey", value } })
-    }
-  }
-}
-
 const encodeMember = ({ addedBy, addedOnChainId, clientTimestampNs, identifier }: Member): WireMember =>
   create(MemberSchema, {
-    identifier: encodeIdentifier(identifier),
-    ...(addedBy === undefined ? {} : { addedByEntity: encodeIdentifier(addedBy) }),
+    identifier: identifierWire.toWire(identifier),
+    ...(addedBy === undefined ? {} : { addedByEntity: identifierWire.toWire(addedBy) }),
     ...(clientTimestampNs === undefined ? {} : { clientTimestampNs }),
     ...(addedOnChainId === undefined ? {} : { addedOnChainId })
   })
-
-const encodeRecovery = (identifier: RootIdentifier) =>
-  identifier._tag === "Ethereum"
-    ? { recoveryIdentifier: identifier.address, recoveryIdentifierKind: IdentifierKind.ETHEREUM }
-    : {
-        recoveryIdentifier: identifier.publicKey,
-        recoveryIdentifierKind: IdentifierKind.PASSKEY,
-        ...encodeRelyingParty(identifier.relyingParty)
-      }
 
 /**
  * The state as bytes. Members and signatures keep their order, so the same state gives the same bytes.
@@ -95,34 +64,21 @@ const encodeRecovery = (identifier: RootIdentifier) =>
  * @since 1.0.0
  * @category conversions
  */
-export const encode = (state: AssociationState): Uint8Array =>
-  toBinary(
+export const encode = (state: AssociationState): Uint8Array => {
+  const recovery = identifierWire.rootToWire(state.recoveryIdentifier)
+  return toBinary(
     AssociationStateSchema,
     create(AssociationStateSchema, {
       inboxId: state.inboxId,
       members: Array.from(state.members.values(), (member) =>
-        create(MemberMapSchema, { key: encodeIdentifier(member.identifier), value: encodeMember(member) })
+        create(MemberMapSchema, { key: identifierWire.toWire(member.identifier), value: encodeMember(member) })
       ),
-      ...encodeRecovery(state.recoveryIdentifier),
+      recoveryIdentifier: recovery.text,
+      recoveryIdentifierKind: recovery.kind,
+      ...identifierWire.relyingPartyField(recovery.relyingParty),
       seenSignatures: Array.from(state.seenSignatures, hex.decode)
     })
   )
-
-const decodeIdentifier = (wire: WireMemberIdentifier | undefined): MemberIdentifier | undefined => {
-  switch (wire?.kind.case) {
-    case "ethereumAddress":
-      return { _tag: "Ethereum", address: wire.kind.value }
-    case "installationPublicKey":
-      return { _tag: "Installation", publicKey: hex.encode(wire.kind.value) }
-    case "passkey":
-      return {
-        _tag: "Passkey",
-        publicKey: hex.encode(wire.kind.value.key),
-        ...encodeRelyingParty(wire.kind.value.relyingParty)
-      }
-    default:
-      return undefined
-  }
 }
 
 const readPasskey = (bytes: Uint8Array): MemberIdentifier | undefined => {
@@ -135,7 +91,11 @@ const readPasskey = (bytes: Uint8Array): MemberIdentifier | undefined => {
     else if (field === 2) relyingParty = reader.text()
     else return undefined
   }
-  return { _tag: "Passkey", publicKey: key === undefined ? "" : hex.encode(key), ...encodeRelyingParty(relyingParty) }
+  return {
+    _tag: "Passkey",
+    publicKey: key === undefined ? "" : hex.encode(key),
+    ...identifierWire.relyingPartyField(relyingParty)
+  }
 }
 
 const readIdentifier = (bytes: Uint8Array): MemberIdentifier | undefined => {
@@ -229,7 +189,7 @@ const readCanonical = (bytes: Uint8Array): AssociationState | undefined => {
 // An unknown kind counts as unspecified, which counts as Ethereum.
 const decodeRecovery = (text: string, kind: number, relyingParty: string | undefined): RootIdentifier =>
   kind === IdentifierKind.PASSKEY
-    ? { _tag: "Passkey", publicKey: text, ...encodeRelyingParty(relyingParty) }
+    ? { _tag: "Passkey", publicKey: text, ...identifierWire.relyingPartyField(relyingParty) }
     : { _tag: "Ethereum", address: text }
 
 const refuse = (reason: AssociationStateDecodeError["reason"], detail?: string) =>
@@ -257,14 +217,14 @@ export const decode = (bytes: Uint8Array): Either.Either<AssociationState, Assoc
 
   const members = new Map<string, Member>()
   for (const { key, value } of wire.members) {
-    const filedUnder = decodeIdentifier(key)
-    const identifier = decodeIdentifier(value?.identifier)
+    const filedUnder = identifierWire.fromWire(key)
+    const identifier = identifierWire.fromWire(value?.identifier)
     if (value === undefined || filedUnder === undefined || identifier === undefined) return refuse("InvalidMember")
     const id = toKey(identifier)
     if (!equals(filedUnder, identifier) || members.has(id)) return refuse("InvalidMember")
     members.set(id, {
       identifier,
-      addedBy: decodeIdentifier(value.addedByEntity),
+      addedBy: identifierWire.fromWire(value.addedByEntity),
       clientTimestampNs: value.clientTimestampNs,
       addedOnChainId: value.addedOnChainId
     })

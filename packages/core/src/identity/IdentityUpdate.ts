@@ -12,13 +12,10 @@ import {
   IdentifierKind,
   IdentityActionSchema,
   IdentityUpdateSchema,
-  MemberIdentifierSchema,
-  PasskeySchema,
   RevokeAssociationSchema,
-  type IdentityAction as WireAction,
-  type MemberIdentifier as WireMember
+  type IdentityAction as WireAction
 } from "../gen/xmtp/identity/associations/association_pb.ts"
-import * as hex from "../internal/hex.ts"
+import * as identifierWire from "../internal/memberIdentifierWire.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import { type ConversionReason, IdentityConversionError } from "./IdentityError.ts"
 import type { MemberIdentifier, RootIdentifier } from "./MemberIdentifier.ts"
@@ -178,21 +175,10 @@ const decodeRoot = (text: string, kind: IdentifierKind, relyingParty: string | u
     ? { _tag: "Passkey", publicKey: passkeyHex(text), relyingParty }
     : { _tag: "Ethereum", address: text }
 
-const decodeMember = (wire: WireMember | undefined): MemberIdentifier => {
-  switch (wire?.kind.case) {
-    case "ethereumAddress":
-      return { _tag: "Ethereum", address: wire.kind.value }
-    case "installationPublicKey":
-      return { _tag: "Installation", publicKey: hex.encode(wire.kind.value) }
-    case "passkey":
-      return {
-        _tag: "Passkey",
-        publicKey: hex.encode(wire.kind.value.key),
-        relyingParty: wire.kind.value.relyingParty
-      }
-    default:
-      throw new Refusal("MissingMember")
-  }
+const decodeMember = (wire: Parameters<typeof identifierWire.fromWire>[0]): MemberIdentifier => {
+  const member = identifierWire.fromWire(wire)
+  if (member === undefined) throw new Refusal("MissingMember")
+  return member
 }
 
 const decodeSignature = (wire: Parameters<typeof Signature.fromWire>[0]): Signature.Signature => {
@@ -284,38 +270,10 @@ export const decode = (
   }
 }
 
-const encodeMember = (member: MemberIdentifier): WireMember => {
-  switch (member._tag) {
-    case "Ethereum":
-      return create(MemberIdentifierSchema, { kind: { case: "ethereumAddress", value: member.address } })
-    case "Installation":
-      return create(MemberIdentifierSchema, {
-        kind: { case: "installationPublicKey", value: hex.decode(member.publicKey) }
-      })
-    case "Passkey":
-      return create(MemberIdentifierSchema, {
-        kind: { case: "passkey", value: create(PasskeySchema, encodePasskey(member.publicKey, member.relyingParty)) }
-      })
-  }
-}
-
-const encodePasskey = (publicKey: string, relyingParty: string | undefined) => ({
-  key: hex.decode(publicKey),
-  ...encodeRelyingParty(relyingParty)
-})
-
-const encodeRelyingParty = (relyingParty: string | undefined) => (relyingParty === undefined ? {} : { relyingParty })
-
-/** Text, kind and relying party of a root identifier, as create and change-recovery carry them. */
-const encodeRoot = (identifier: RootIdentifier) =>
-  identifier._tag === "Ethereum"
-    ? { text: identifier.address, kind: IdentifierKind.ETHEREUM, relyingParty: undefined }
-    : { text: identifier.publicKey, kind: IdentifierKind.PASSKEY, relyingParty: identifier.relyingParty }
-
 const encodeAction = (action: Action): WireAction["kind"] => {
   switch (action._tag) {
     case "CreateInbox": {
-      const owner = encodeRoot(action.owner)
+      const owner = identifierWire.rootToWire(action.owner)
       return {
         case: "createInbox",
         value: create(CreateInboxSchema, {
@@ -323,7 +281,7 @@ const encodeAction = (action: Action): WireAction["kind"] => {
           nonce: action.nonce,
           initialIdentifierSignature: Signature.toWire(action.initialSignature),
           initialIdentifierKind: owner.kind,
-          ...encodeRelyingParty(owner.relyingParty)
+          ...identifierWire.relyingPartyField(owner.relyingParty)
         })
       }
     }
@@ -331,29 +289,31 @@ const encodeAction = (action: Action): WireAction["kind"] => {
       return {
         case: "add",
         value: create(AddAssociationSchema, {
-          newMemberIdentifier: encodeMember(action.newMember),
+          newMemberIdentifier: identifierWire.toWire(action.newMember),
           existingMemberSignature: Signature.toWire(action.existingMemberSignature),
           newMemberSignature: Signature.toWire(action.newMemberSignature),
-          ...(action.newMember._tag === "Passkey" ? encodeRelyingParty(action.newMember.relyingParty) : {})
+          ...(action.newMember._tag === "Passkey"
+            ? identifierWire.relyingPartyField(action.newMember.relyingParty)
+            : {})
         })
       }
     case "RevokeAssociation":
       return {
         case: "revoke",
         value: create(RevokeAssociationSchema, {
-          memberToRevoke: encodeMember(action.member),
+          memberToRevoke: identifierWire.toWire(action.member),
           recoveryIdentifierSignature: Signature.toWire(action.recoverySignature)
         })
       }
     case "ChangeRecoveryIdentifier": {
-      const identifier = encodeRoot(action.newRecoveryIdentifier)
+      const identifier = identifierWire.rootToWire(action.newRecoveryIdentifier)
       return {
         case: "changeRecoveryAddress",
         value: create(ChangeRecoveryAddressSchema, {
           newRecoveryIdentifier: identifier.text,
           existingRecoveryIdentifierSignature: Signature.toWire(action.recoverySignature),
           newRecoveryIdentifierKind: identifier.kind,
-          ...encodeRelyingParty(identifier.relyingParty)
+          ...identifierWire.relyingPartyField(identifier.relyingParty)
         })
       }
     }
