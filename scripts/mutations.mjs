@@ -307,14 +307,6 @@ const mutations = [
     title: "[65] a schedule that can no longer be read"
   },
   {
-    name: "overdue",
-    mistake: "a look does not erase what is overdue by its own date",
-    file: lifecycle("Upkeep"),
-    edits: [["(yield* hasOverdue(subject))", "false && (yield* hasOverdue(subject))"]],
-    test: "packages/test-utils/test/simulation/Simulator.test.ts",
-    title: "seed 2626"
-  },
-  {
     name: "deaf",
     mistake: "the scheduler does not hear of a lowered deadline",
     file: lifecycle("Scheduler"),

@@ -1,5 +1,6 @@
 /**
- * `simulate --runs 100000 --seed 1`: random lives of an installation, and the invariants of its key packages after every step.
+ * `simulate --runs 100000 --seed 1`: random lives of a few installations, and the invariants of their key packages after every
+ * step.
  * Prints the seed; of a run that fails, the smallest that fails likewise, with all that happened in it. `--workers` spreads the
  * runs over processes; `--reached` says how many runs came to each state that matters.
  */
