@@ -102,7 +102,11 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
-  const isOver = DateTime.greaterThanOrEqualTo(now, deleteAt) && (believed.has(row) || hasPassed(deleteAt))
+  // The network's time says when a lifetime has ended. It says nothing of a date that our own clock has set, which may
+  // have been behind the network's then.
+  const isExpiry = "_tag" in row && Ledger.isLive(row)
+  const isOver =
+    DateTime.greaterThanOrEqualTo(now, deleteAt) && (believed.has(row) || (isExpiry && hasPassed(deleteAt)))
   if (!isOver || progress === "unknown") return false
 
   const isNewest = "_tag" in row && row === newestPublished(ledger)

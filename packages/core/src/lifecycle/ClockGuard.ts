@@ -19,6 +19,12 @@ import * as Ref from "effect/Ref"
  */
 export interface ClockGuard {
   /**
+   * Compares the clocks now. Called before anything is written under the wall clock's time: a clock that is set back and
+   * set right again before the next question has then been seen to be wrong, and what was written in between is not believed
+   * too early.
+   */
+  readonly observe: Effect.Effect<void>
+  /**
    * Whether the two have agreed for one `grace`, or since the guard was made; or whether `time` has passed by the wall clock as it
    * would be without what it has stepped ahead since.
    */
@@ -50,21 +56,38 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
   }))
   const first = yield* read
   const state = yield* Ref.make<State>({ offset: first.offset, doubtSince: undefined, stepsAhead: [] })
+
+  /** What is known with this look, and the look. */
+  const look = Effect.flatMap(read, (seen) =>
+    Ref.modify(state, (known) => {
+      const { monotonic, offset } = seen
+      const ahead = offset - known.offset
+      const hasStepped = ahead > TOLERANCE_NANOS || ahead < -TOLERANCE_NANOS
+      const stepsAhead =
+        hasStepped && ahead > 0n ? [...known.stepsAhead, { by: ahead, seenAt: monotonic }] : known.stepsAhead
+      // A slow drift is no step, however far it leads from here.
+      const next: State = { offset, doubtSince: hasStepped ? monotonic : known.doubtSince, stepsAhead }
+      return [{ ...seen, known: next }, next]
+    })
+  )
   return {
+    observe: Effect.asVoid(look),
     isTrusted: (grace, time) =>
-      Effect.flatMap(read, ({ monotonic, offset }) =>
-        Ref.modify(state, (known): [boolean, State] => {
-          const ahead = offset - known.offset
-          const hasStepped = ahead > TOLERANCE_NANOS || ahead < -TOLERANCE_NANOS
-          const doubtSince = hasStepped ? monotonic : known.doubtSince
-          const nanos = BigInt(Math.ceil(Duration.toMillis(grace))) * 1_000_000n
-          const isOver = doubtSince === undefined || monotonic - doubtSince >= nanos
-          const stepsAhead = known.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < nanos)
-          if (hasStepped && ahead > 0n) stepsAhead.push({ by: ahead, seenAt: monotonic })
-          const surely = stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
-          const hasPassed = time !== undefined && surely >= BigInt(Math.ceil(DateTime.toEpochMillis(time))) * 1_000_000n
-          return [isOver || hasPassed, { offset, doubtSince: isOver ? undefined : doubtSince, stepsAhead }]
-        })
-      )
+      Effect.flatMap(look, ({ known, monotonic, offset }) => {
+        const nanos = BigInt(Math.ceil(Duration.toMillis(grace))) * 1_000_000n
+        const { doubtSince } = known
+        const isOver = doubtSince === undefined || monotonic - doubtSince >= nanos
+        const stepsAhead = known.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < nanos)
+        const surely = stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
+        const hasPassed = time !== undefined && surely >= BigInt(Math.ceil(DateTime.toEpochMillis(time))) * 1_000_000n
+        return Effect.as(
+          Ref.update(state, (newest) => ({
+            ...newest,
+            doubtSince: isOver && newest.doubtSince === doubtSince ? undefined : newest.doubtSince,
+            stepsAhead: newest.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < nanos)
+          })),
+          isOver || hasPassed
+        )
+      })
   }
 })

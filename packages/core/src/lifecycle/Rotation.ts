@@ -330,6 +330,20 @@ const rejectIfInvalid = (lease: Lease, exposed: Exposed, error: ApiClientError) 
     yield* emit(LifecycleEvent.Rejected({ installationId: lease.installationId, historyId, at, detail }))
   })
 
+/** What a final refusal says of the row that was sent. */
+const rejectAfter =
+  (lease: Lease, { historyId }: Prepared | Exposed) =>
+  (error: RotationError) =>
+    Effect.gen(function* () {
+      if (error._tag !== "ApiClientError" || error.reason !== "InvalidRequest") return
+      const store = yield* KeyPackageStore
+      const sent = (yield* store.getHistory(lease.installationId)).find((entry) => entry.historyId === historyId)
+      if (sent?._tag === "Exposed") yield* rejectIfInvalid(lease, sent, error)
+    }).pipe(
+      // The refusal counts; what cannot be written down about it is only logged.
+      Effect.catchAll((second) => Effect.logWarning(second.message))
+    )
+
 /** What is left behind by a rotation that failed: a time to try again, and a look where nobody knows what came of it. */
 const settleFailure = (lease: Lease, error: RotationError) =>
   Effect.gen(function* () {
@@ -340,10 +354,6 @@ const settleFailure = (lease: Lease, error: RotationError) =>
     if (error._tag === "LeaseError") {
       yield* store.modifySchedule(installationId, Schedule.requestProbe(at))
       return
-    }
-    if (error._tag === "ApiClientError" && error.reason === "InvalidRequest") {
-      const newest = yield* findNewest(installationId)
-      if (Option.isSome(newest) && newest.value._tag === "Exposed") yield* rejectIfInvalid(lease, newest.value, error)
     }
     const retryAt = yield* nextAttempt(at, error)
     const detail = error.message
@@ -367,18 +377,24 @@ export const rotateUnderLease: (
   order: RotationOrder
 ) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateUnderLease")(
   function* (lease, installation, order) {
+    const store = yield* KeyPackageStore
     const crypto = yield* MlsCrypto
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const startedAt = yield* DateTime.now
 
     const newest = order.newest ?? (yield* findNewest(installation.installationId))
-    const waiting = newest.pipe(
-      Option.filter(isWaiting),
-      Option.filter((entry) => isFitToPublish(entry, order.wanted, startedAt, minimumRemainingLifetime)),
+    const isIntended = ({ keyPackage }: Kept): boolean =>
+      Option.isSome(keyPackage.postQuantumKey) === order.wanted.includePostQuantum &&
       // Bytes that are not what they were when they were made are never sent.
-      Option.filter(({ keyPackage }) => KeyPackageRef.hashWith(crypto, keyPackage.bytes) === keyPackage.ref)
-    )
-    if (Option.isNone(waiting) && Option.isSome(newest) && newest.value._tag === "Prepared") {
+      KeyPackageRef.hashWith(crypto, keyPackage.bytes) === keyPackage.ref
+    const isFit = (entry: Kept): entry is Prepared | Exposed =>
+      isWaiting(entry) && isFitToPublish(entry, order.wanted, startedAt, minimumRemainingLifetime) && isIntended(entry)
+    // Processes whose clocks disagree each find the other's package over, or not begun. An earlier one is as good as long as
+    // it waits: nothing after it was published, or it would be superseded.
+    const waiting = Option.exists(newest, (entry) => isWaiting(entry) && !isFit(entry) && isIntended(entry))
+      ? Option.fromNullable((yield* store.getHistory(installation.installationId)).filter(isFit).at(-1))
+      : Option.filter(newest, isFit)
+    if (Option.isSome(newest) && newest.value._tag === "Prepared" && !isFit(newest.value)) {
       yield* discard(lease, newest.value, startedAt)
     }
     const entry = Option.isSome(waiting)
@@ -388,7 +404,7 @@ export const rotateUnderLease: (
     // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
     // the row Exposed, and the same bytes go out again.
     return yield* Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(restore(uploadNewest(lease, entry)), (receipt) =>
+      Effect.flatMap(restore(Effect.tapError(uploadNewest(lease, entry), rejectAfter(lease, entry))), (receipt) =>
         markKeyPackagesBeforeIdToBeDeleted(receipt, { startedAt })
       )
     )

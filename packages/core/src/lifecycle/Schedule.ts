@@ -299,8 +299,16 @@ const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Opt
 const isImplausible = (until: DateTime.Utc, now: DateTime.Utc): boolean =>
   DateTime.greaterThan(until, DateTime.addDuration(now, MAX_WAIT))
 
+/** Whether something that has happened lies ahead: it was written under a clock that was. */
+const isInFuture = (past: DateTime.Utc, now: DateTime.Utc): boolean =>
+  DateTime.greaterThan(past, DateTime.addDuration(now, CLOCKS_DIFFER))
+
+/** Machines that share a store may be this far apart. */
+const CLOCKS_DIFFER = Duration.minutes(5)
+
 /**
- * Without the waits that a wrong clock has set: nothing is put off until a time that lies further ahead than any wait.
+ * Without the waits that a wrong clock has set: nothing is put off until a time that lies further ahead than any wait, or
+ * because of what has yet to happen by this clock.
  *
  * @since 1.0.0
  * @category transitions
@@ -308,8 +316,12 @@ const isImplausible = (until: DateTime.Utc, now: DateTime.Utc): boolean =>
 export const withoutImplausibleWaits =
   (now: DateTime.Utc) =>
   (schedule: Schedule): Schedule => {
-    const hasFailed = Option.exists(schedule.failures, ({ retryAt }) => isImplausible(retryAt, now))
-    const isHeld = ({ heldUntil }: RotationRequest) => Option.exists(heldUntil, (until) => isImplausible(until, now))
+    const hasFailed = Option.exists(
+      schedule.failures,
+      ({ retryAt, since }) => isImplausible(retryAt, now) || isInFuture(since, now)
+    )
+    const isHeld = ({ heldUntil, requestedAt }: RotationRequest) =>
+      Option.exists(heldUntil, (until) => isImplausible(until, now) || isInFuture(requestedAt, now))
     return !hasFailed && !schedule.requests.some(isHeld)
       ? schedule
       : {

@@ -78,6 +78,9 @@ const LONGEST_NAP = Duration.days(1)
  */
 const LONGEST_TIMER = 6 * 3_600_000
 
+/** Every installation is looked at after one probe interval at the latest; more than this many is none of this clock's doing. */
+const LOOKS_APART = 1.5
+
 /** A wall clock that is this much behind what it was, in milliseconds, was set back. */
 const SET_BACK = 60_000
 
@@ -192,6 +195,8 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     /** Installations to look at because the clock was set back: their deadlines may lie too far ahead. */
     let startled: Array<InstallationId> = []
     let latest = yield* Clock.currentTimeMillis
+    /** Whether nothing was begun yet. */
+    let isFirst = true
     const fibers = yield* FiberSet.make<void>()
 
     const run = (installationId: InstallationId, insist: boolean, look: boolean) =>
@@ -252,6 +257,7 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
 
     /** Begins what is due and there is room for, and says how long to sleep. */
     const round = Effect.gen(function* () {
+      yield* guard.observe
       const now = yield* DateTime.now
       const millis = DateTime.toEpochMillis(now)
       for (const [id, { until }] of cooling) {
@@ -260,10 +266,15 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
           cooling.set(id, { count: cooling.get(id)?.count ?? 1, until: 0 })
       }
       const resting = [...cooling].filter(([, { until }]) => until > 0)
-      if (millis < latest - SET_BACK) {
+      if (isFirst || millis < latest - SET_BACK) {
         const all = yield* store.findDue({ now: END_OF_TIME, limit: Number.MAX_SAFE_INTEGER })
-        startled = all.map(({ installationId }) => installationId)
+        // Whatever waits longer than from one look to the next was put off under a clock that an earlier process had.
+        const furthest = millis + LOOKS_APART * Duration.toMillis(probeInterval)
+        startled = all
+          .filter(({ dueAt }) => !isFirst || DateTime.toEpochMillis(dueAt) > furthest)
+          .map(({ installationId }) => installationId)
       }
+      isFirst = false
       latest = millis
       const room = Math.min(concurrency - running.size, bucket.available(millis))
       const begin = (installationId: InstallationId, look: boolean) => {

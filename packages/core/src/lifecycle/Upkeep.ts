@@ -577,6 +577,8 @@ export const upkeep: (
         const probed = looks ? yield* probe(subject, options) : Option.none()
         yield* refresh(subject)
 
+        // What a rotation writes bears the time of this clock.
+        yield* options.guard.observe
         // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
         const rotated = yield* Effect.either(rotateIfDue(subject))
         const cleans = (yield* isDueAt(cleanAt)) || (options.look && (yield* hasOverdue(subject)))

@@ -62,7 +62,7 @@ const clean = (
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.fromNullable(networkTimeAtLeast)
       }
-      const guard: ClockGuard = { isTrusted: () => Effect.succeed(isClockTrusted) }
+      const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(isClockTrusted) }
       return yield* Cleaner.clean(lease, installation, ledger, observation, guard)
     })
   )
@@ -220,16 +220,15 @@ describe("Cleaner", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
-  it.effect("[13] [18] erases nothing by a clock in doubt, unless the network's own time has passed the date", () =>
+  it.effect("[13] [15] [18] erases nothing by a clock in doubt, whatever the network's own time says of the date", () =>
     Effect.gen(function* () {
       const id = yield* threePackages
       const [first] = yield* history(id)
       if (first?._tag !== "Superseded") return expect.fail("not superseded")
       yield* TestClock.adjust("3 days")
-      expect((yield* clean(id, { isClockTrusted: false })).erased).toBe(0)
-      const before = DateTime.subtract(first.deleteAt, { millis: 1 })
-      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: before })).erased).toBe(0)
-      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: first.deleteAt })).erased).toBe(1)
+      // The date is our clock's, which may have been behind when it was set.
+      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: yield* DateTime.now })).erased).toBe(0)
+      expect((yield* clean(id)).erased).toBe(2)
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
@@ -373,7 +372,7 @@ describe("Cleaner", () => {
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.none()
       }
-      const guard: ClockGuard = { isTrusted: () => Effect.succeed(true) }
+      const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(true) }
       const error = yield* Effect.flip(Cleaner.clean(stale, installation, ledger, observation, guard))
       expect(error).toMatchObject({ _tag: "LeaseError", reason: "Lost" })
       expect(yield* ids(id)).toEqual([1, 2, 3])

@@ -18,7 +18,10 @@ const guarded = <A>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.Skew) 
     const skew = SkewedClock.skew()
     const wrong = Effect.provide(SkewedClock.layer(skew))
     const guard = yield* wrong(ClockGuard.make)
-    return yield* use({ isTrusted: (grace, time) => wrong(guard.isTrusted(grace, time)) }, skew)
+    return yield* use(
+      { observe: wrong(guard.observe), isTrusted: (grace, time) => wrong(guard.isTrusted(grace, time)) },
+      skew
+    )
   })
 
 describe("ClockGuard", () => {
@@ -54,6 +57,28 @@ describe("ClockGuard", () => {
       )
     )
   }
+
+  it.effect(
+    "[15] a clock set back and set right again between two questions is in doubt if somebody looked meanwhile",
+    () =>
+      guarded((guard, skew) =>
+        Effect.gen(function* () {
+          const deleteAt = DateTime.subtract(TestApp.START, { days: 6 })
+          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(true)
+          skew.offsetMillis = -8 * 86_400_000
+          yield* TestClock.adjust("1 hour")
+          yield* guard.observe
+          skew.offsetMillis = 0
+          yield* TestClock.adjust("1 hour")
+          // A date that was set meanwhile, a week too early, has not passed.
+          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(false)
+          yield* TestClock.adjust("23 hours")
+          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(false)
+          yield* TestClock.adjust("1 hour")
+          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(true)
+        })
+      )
+  )
 
   it.effect("[18] a machine that slept looks like a step: timers stood still and the wall clock did not", () =>
     guarded((guard, skew) =>

@@ -112,6 +112,63 @@ describe("wrong clocks", () => {
     )
   }
 
+  it.scoped("[15] a package superseded while the clock was days behind keeps its keys a grace of true time", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { on, skew } = yield* machine
+      yield* on(App.startScheduler({ maximumNap: "1 hour" }))
+      yield* TestClock.adjust("1 hour")
+      const first = yield* expectServedOpens(id)
+
+      skew.offsetMillis = -8 * 86_400_000
+      yield* on(queueKeyRotation(id))
+      yield* TestClock.adjust("2 hours")
+      const second = yield* expectServedOpens(id)
+      expect(second.historyId).toBeGreaterThan(first.historyId)
+
+      // By the clock that is right again, the date of its deletion is a week ago. The inbox's log is younger than that.
+      skew.offsetMillis = 0
+      for (let hour = 0; hour < 22; hour++) {
+        yield* TestClock.adjust("1 hour")
+        expect([hour, yield* store.getPrivateKeys(first.historyId)]).toMatchObject([hour, Option.some({})])
+      }
+      yield* TestClock.adjust("3 days")
+      expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
+      yield* expectServedOpens(id)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[13] two machines on one store, one with a clock far ahead: neither makes a package for each try", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const id = yield* App.register()
+      const wrong = yield* machine
+      wrong.skew.offsetMillis = 190 * 86_400_000
+      const rotateHere = rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false })
+      const refuse = (status: Status.GrpcStatus) =>
+        faults.setRule(({ method }) =>
+          method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(status)) : Option.none()
+        )
+      for (let turn = 0; turn < 6; turn++) {
+        // The network takes nothing of the one, whose packages begin in the future, and nothing gets through from the other.
+        yield* refuse(Status.invalidArgument("its lifetime has not begun"))
+        yield* Effect.flip(TestApp.withTime(wrong.on(rotateHere), "10 minutes"))
+        yield* refuse(Status.unavailable("nobody there"))
+        yield* Effect.flip(TestApp.withTime(rotateHere, "10 minutes"))
+      }
+      yield* faults.clear
+      const waiting = (yield* App.history(id)).filter(({ _tag }) => _tag === "Exposed" || _tag === "Prepared")
+      expect(waiting.length).toBe(2)
+      // Once it gets through, what is right is served, and the others have a date.
+      yield* rotate(id)
+      const row = yield* expectServedOpens(id)
+      expect(row._tag).toBe("Published")
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped(
     "[15] set back by half an hour with a request behind it: the next rotation clears it, and nothing spins",
     () =>

@@ -27,7 +27,7 @@ import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
 import * as App from "./SchedulerApp.ts"
 import * as TestApp from "./TestApp.ts"
 
-const guard: ClockGuard = { isTrusted: () => Effect.succeed(true) }
+const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(true) }
 
 /** One upkeep with a look at the network. */
 const look = (id: InstallationId.InstallationId, insist = false) =>
@@ -178,7 +178,7 @@ describe("Upkeep", () => {
         yield* TestClock.setTime(end + 30 * 3_600_000)
         yield* serve(id, first.keyPackage.bytes)
         yield* TestApp.withTime(
-          upkeep(id, { guard: { isTrusted: () => Effect.succeed(false) }, look: true }),
+          upkeep(id, { guard: { observe: Effect.void, isTrusted: () => Effect.succeed(false) }, look: true }),
           "1 second"
         )
         const [last] = yield* App.history(id)
