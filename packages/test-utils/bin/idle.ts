@@ -52,7 +52,7 @@ const program = Effect.gen(function* () {
       Effect.gen(function* () {
         const key = yield* InstallationKey.generate
         const { installationId } = yield* store.findOrCreateInstallation({ inboxId, label: `${index}`, key, at })
-        const rotateAt = DateTime.add(at, { days: 5, seconds: index })
+        const rotateAt = DateTime.add(at, { hours: 20, seconds: index })
         yield* store.modifySchedule(installationId, Schedule.requestProbe(rotateAt))
         return installationId
       })

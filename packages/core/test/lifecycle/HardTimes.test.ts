@@ -140,6 +140,32 @@ describe("wrong clocks", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
+  it.scoped("[13] what a process with a clock a week ahead has put off, the next one does when it starts", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const first = yield* expectServedOpens(id)
+      const { on, skew } = yield* machine
+      skew.offsetMillis = 7 * 86_400_000
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* on(App.startScheduler())
+          yield* on(queueKeyRotation(id))
+          yield* TestClock.adjust("1 day")
+        })
+      )
+      const put = Option.getOrThrow(yield* store.getInstallation(id)).schedule
+      expect(Option.getOrThrow(put.failures).retryAt.pipe(DateTime.greaterThan(yield* DateTime.now))).toBe(true)
+
+      yield* App.startScheduler()
+      yield* TestClock.adjust("10 minutes")
+      const second = yield* expectServedOpens(id)
+      expect(second.historyId).toBeGreaterThan(first.historyId)
+      expect(Option.getOrThrow(yield* store.getInstallation(id)).schedule.failures).toEqual(Option.none())
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped("[13] two machines on one store, one with a clock far ahead: neither makes a package for each try", () =>
     Effect.gen(function* () {
       yield* TestApp.start
@@ -564,7 +590,7 @@ describe("crowds", () => {
       Effect.gen(function* () {
         yield* TestApp.start
         const memory = yield* MemoryKeyPackageStore
-        const [id] = yield* crowd(1, DateTime.add(TestApp.START, { days: 6 }))
+        const [id] = yield* crowd(1, DateTime.add(TestApp.START, { hours: 26 }))
         if (id === undefined) return expect.fail("no installation")
         yield* fill(5000)
         yield* App.startScheduler()
