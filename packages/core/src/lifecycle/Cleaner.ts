@@ -87,7 +87,8 @@ interface Evidence {
   readonly observation: Observation
   /** The rows whose date has come by a clock that can be believed. */
   readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
-  readonly isRotationFailing: boolean
+  /** When the installation was first seen to be revoked. */
+  readonly revokedAt: Option.Option<DateTime.Utc>
   /** None where the app does not report; `unknown` where it does and cannot tell now. */
   readonly progress: Option.Option<WelcomeProgressReport> | "unknown"
 }
@@ -98,7 +99,7 @@ const isServed = ({ served }: Observation, row: Ledger.Kept | Ledger.Quarantined
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, isRotationFailing, ledger, now, observation, progress } = evidence
+  const { believed, grace, ledger, now, observation, progress, revokedAt } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -113,14 +114,18 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) {
     // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
     const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
-    // A network that takes no newer package contradicts a clock that says the newest is long expired.
-    return isInboxTried && (!isNewest || !isRotationFailing || hasPassed(deleteAt))
+    // A newest package that nothing has replaced contradicts a clock that says it is long expired, unless nobody may invite
+    // this installation any more, and that for longer than a mistake of its owner would last.
+    const isRevoked = Option.exists(revokedAt, (at) =>
+      DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(at, Duration.times(grace, 2)))
+    )
+    return isInboxTried && (!isNewest || isRevoked || hasPassed(deleteAt))
   }
   const isInboxRead = Option.match(progress, {
     onNone: () => true,
     onSome: ({ completeAsOf }) => Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
   })
-  // The newest package goes only when a later one is published, or the network's own clock says that it has expired.
+  // The newest package goes only when a later one is published, or the network's own time says that it has expired.
   return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
 
@@ -182,8 +187,8 @@ export const clean: (
     const progress = yield* askProgress(installationId)
     const rows = [...ledger.entries, ...ledger.quarantined]
     const believed = new Set(yield* Effect.filter(rows, (row) => guard.isTrusted(grace, deleteAtOf(row, grace))))
-    const isRotationFailing = Option.isSome(known.failures)
-    const evidence: Evidence = { now, grace, ledger, observation, believed, isRotationFailing, progress }
+    const { revokedAt } = known
+    const evidence: Evidence = { now, grace, ledger, observation, believed, revokedAt, progress }
 
     const due = rows.filter((row) => mayErase(row, evidence))
     const left = rows.filter((row) => !due.includes(row))

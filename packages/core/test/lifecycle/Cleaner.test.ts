@@ -6,7 +6,6 @@ import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
 import type { Kept } from "@keyward/core/lifecycle/Ledger"
 import type { Observation, Served } from "@keyward/core/lifecycle/Reachability"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
-import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { WelcomeProgress, WelcomeProgressError, type WelcomeProgressReport } from "@keyward/core/ports/WelcomeProgress"
@@ -257,19 +256,31 @@ describe("Cleaner", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
+  it.effect("[13] the newest package stays beyond the hard stop: nothing has replaced it, so the clock is wrong", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* TestClock.adjust("400 days")
+      expect((yield* clean(id)).erased).toBe(2)
+      expect(yield* ids(id)).toEqual([3])
+      expect((yield* clean(id, { networkTimeAtLeast: yield* DateTime.now })).erased).toBe(1)
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
   it.effect(
-    "[13] a network that takes no newer package keeps the newest one beyond the hard stop: the clock is wrong",
+    "[50] the newest package of a revoked installation goes at the hard stop, two graces after the revocation",
     () =>
       Effect.gen(function* () {
         const id = yield* threePackages
         const store = yield* KeyPackageStore
         yield* TestClock.adjust("400 days")
-        const now = yield* DateTime.now
-        const later = () => DateTime.add(now, { hours: 1 })
-        yield* store.modifySchedule(id, Schedule.rotationFailed(now, later, "InvalidRequest"))
+        const revokedAt = yield* DateTime.now
+        yield* store.modifySchedule(id, (schedule) => ({ ...schedule, revokedAt: Option.some(revokedAt) }))
         expect((yield* clean(id)).erased).toBe(2)
-        expect(yield* ids(id)).toEqual([3])
-        expect((yield* clean(id, { networkTimeAtLeast: now })).erased).toBe(1)
+        yield* TestClock.adjust("47 hours")
+        expect((yield* clean(id)).erased).toBe(0)
+        yield* TestClock.adjust("1 hour")
+        expect((yield* clean(id)).erased).toBe(1)
+        expect(yield* ids(id)).toEqual([])
       }).pipe(Effect.provide(TestApp.layer()))
   )
 

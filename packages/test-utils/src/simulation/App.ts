@@ -193,6 +193,14 @@ export class App {
     return services([this])
   }
 
+  /** Registers, and tries again until that has happened: there is no error. */
+  get register(): Effect.Effect<void, never, Ports> {
+    const { label } = this
+    return Effect.retry(Registration.registerInstallation({ includePostQuantum: false, label }), {
+      schedule: Schedule.exponential("1 minute").pipe(Schedule.union(Schedule.spaced("1 hour")))
+    }).pipe(Effect.orDie, Effect.asVoid)
+  }
+
   /** What the app does in a process that has just started: what it tells of its readings, and the readings. */
   begin(): {
     readonly report: () => Option.Option<WelcomeProgressReport>
@@ -201,10 +209,6 @@ export class App {
     let attemptedAt: Option.Option<DateTime.Utc> = Option.none()
     const attempt = Effect.map(DateTime.now, (now) => {
       attemptedAt = Option.some(now)
-    })
-    const { label } = this
-    const registration = Effect.retry(Registration.registerInstallation({ includePostQuantum: false, label }), {
-      schedule: Schedule.exponential("1 minute").pipe(Schedule.union(Schedule.spaced("1 hour")))
     })
     const readings = Effect.forever(
       Effect.zipRight(
@@ -215,8 +219,7 @@ export class App {
     )
     return {
       report: () => (this.reports ? Option.some({ completeAsOf: this.#completeAsOf, attemptedAt }) : Option.none()),
-      // It is tried again for ever: there is no error.
-      life: Effect.zipRight(Effect.orDie(registration), readings)
+      life: Effect.zipRight(this.register, readings)
     }
   }
 }

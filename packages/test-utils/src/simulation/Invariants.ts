@@ -76,6 +76,8 @@ export interface Excuses {
   isClockSet: boolean
   /** Installations that the world has revoked for good. */
   readonly revoked: Set<InstallationId>
+  /** Installations that are revoked for now: nobody may invite them, and what they erase meanwhile is made anew afterwards. */
+  readonly suspended: Set<InstallationId>
 }
 
 const MINUTE = 60_000
@@ -120,7 +122,8 @@ export class Watch {
     disagreement: 0,
     hesitation: 15 * MINUTE,
     isClockSet: false,
-    revoked: new Set()
+    revoked: new Set(),
+    suspended: new Set()
   }
   /** How many installations there must be when all is quiet. */
   expected = 1
@@ -244,6 +247,10 @@ export class Watch {
       if (row !== undefined && state.keys.has(row.historyId)) continue
       // Nobody accepts an invitation by a package whose lifetime is over.
       if (serving.notAfter <= this.#world.now) continue
+      if (this.excuses.suspended.has(id)) {
+        this.excuses.destroyed.add(serving.ref)
+        continue
+      }
       this.report("I1", `the network serves ${serving.ref} (${serving.cause}), whose keys are not here`)
     }
   }

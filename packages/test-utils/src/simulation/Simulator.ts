@@ -689,8 +689,12 @@ class Simulation {
       case "Revoke": {
         if (id === undefined) return
         const { inboxId } = world
+        watch.excuses.suspended.add(id)
         this.#asOwner(revokeInstallations({ inboxId, installationIds: [id] }))
-        return world.at(now + what.duration, () => this.#asOwner(addAgain(id, inboxId)))
+        return world.at(now + what.duration, () => {
+          watch.excuses.suspended.delete(id)
+          this.#asOwner(addAgain(id, inboxId))
+        })
       }
       case "Restore": {
         const snapshot = Effect.runSync(Ref.get(this.#database))
@@ -699,6 +703,10 @@ class Simulation {
           // What runs on over another database than it knows is sorted out within an hour.
           watch.excuses.unsureUntil = Math.max(watch.excuses.unsureUntil, world.now + HOUR)
           Effect.runSync(Ref.set(this.#database, snapshot))
+          // An app whose database may have been put back asks for its registration again, as it does when it starts.
+          for (const { process } of this.#slots) {
+            if (!process.isDead) for (const { register } of this.apps) process.run(register)
+          }
         })
       }
     }
