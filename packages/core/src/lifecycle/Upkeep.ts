@@ -321,10 +321,17 @@ const act = (
         return yield* settleReachable(subject, published, seenAt)
       }
       case "AwaitingConfirmation": {
-        const again = DateTime.addDuration(seenAt, CONFIRM_AGAIN)
+        const { confirmWithin } = yield* LifecycleSettings
+        const confirmAt = DateTime.addDuration(seenAt, CONFIRM_AGAIN)
+        // A clock that was set back must not make it a wait of days.
+        const latest = DateTime.addDuration(seenAt, confirmWithin)
         yield* reschedule(subject, (known) => ({
           ...known,
-          confirmation: Option.map(known.confirmation, (waiting) => ({ ...waiting, confirmAt: again }))
+          confirmation: Option.map(known.confirmation, (waiting) => ({
+            ...waiting,
+            confirmAt,
+            until: DateTime.min(waiting.until, latest)
+          }))
         }))
         return
       }

@@ -244,6 +244,29 @@ describe("Upkeep", () => {
     }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  it.effect("[15] [28] readBack: a clock that was set back does not make the wait for a confirmation one of days", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const [first] = yield* App.history(id)
+      yield* rotate(id)
+      yield* serve(id, first?.keyPackage.bytes)
+      // As it stands where the clock was two days ahead when the package was sent.
+      const until = DateTime.add(yield* DateTime.now, { days: 2 })
+      yield* store.modifySchedule(id, (schedule) => ({
+        ...schedule,
+        confirmation: Option.map(schedule.confirmation, (waiting) => ({ ...waiting, until }))
+      }))
+      yield* App.startScheduler()
+      yield* TestClock.adjust("9 minutes")
+      expect((yield* scheduleOf(id)).confirmation).toMatchObject(Option.some({}))
+      yield* TestClock.adjust("10 minutes")
+      expect((yield* scheduleOf(id)).confirmation).toEqual(Option.none())
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+    }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
   for (const [title, before] of [
     ["nothing", () => undefined],
     ["a package that this store never made", (other: Uint8Array | undefined) => other]
