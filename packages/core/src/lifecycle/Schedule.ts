@@ -197,8 +197,8 @@ export const lost: Schedule = {
  */
 export const MAX_SPAN: Duration.Duration = Duration.days(8)
 
-/** The same for a rotation by age. */
-const MAX_ROTATION_SPAN = Duration.days(200)
+/** The same for a rotation by age: no package of ours lives longer. */
+const MAX_ROTATION_SPAN = Duration.days(85)
 
 /** The same for a request, and for the wait after a failure. */
 const MAX_WAIT = Duration.hours(25)
