@@ -25,7 +25,7 @@ import { KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import type { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import { PUBLIC_KEY_BYTES } from "../postquantum/XWing.ts"
-import { type JoinedGroup, joinGroup } from "./JoinGroup.ts"
+import { type JoinedGroup, type JoinOptions, joinGroup } from "./JoinGroup.ts"
 import {
   type JoinError,
   MalformedWelcome,
@@ -180,7 +180,8 @@ const findNamedPackage = (
 const openEntry = (
   entry: WelcomeMessageEntry,
   installationKey: InstallationKey,
-  packages: Packages
+  packages: Packages,
+  options: JoinOptions
 ): Effect.Effect<OpenedWelcome, OpenWelcomeError, OpenContext> =>
   Effect.gen(function* () {
     if (entry._tag === "Unknown") return yield* new NotYetUnderstood({ feature: "EntryKind", value: 0 })
@@ -202,7 +203,7 @@ const openEntry = (
           )
     const join = ({ keyPackage, privateKeys }: Package) =>
       Effect.map(
-        joinGroup(contents.data, { bytes: keyPackage.bytes, privateKeys, installationKey }),
+        joinGroup(contents.data, { bytes: keyPackage.bytes, privateKeys, installationKey }, options),
         (joined): OpenedWelcome => ({
           ...joined,
           id: entry.id,
@@ -257,9 +258,12 @@ export const openWelcomes: (
     const store = yield* KeyPackageStore
     const installationKey = yield* store.getInstallationKey(installationId)
     const packages: Packages = new Map()
-    return yield* Effect.forEach(entries, (entry) => Effect.either(openEntry(entry, installationKey, packages)), {
-      concurrency: ENTRIES_AT_A_TIME
-    })
+    const isOneOfMany = entries.length > 1
+    return yield* Effect.forEach(
+      entries,
+      (entry) => Effect.either(openEntry(entry, installationKey, packages, { isOneOfMany })),
+      { concurrency: ENTRIES_AT_A_TIME }
+    )
   })
 
 /**
