@@ -127,7 +127,15 @@ const mutations = [
     name: "clock-believed",
     mistake: "a clock in doubt may erase",
     file: lifecycle("Cleaner"),
-    edits: [[" && (believed.has(row) || hasPassed(deleteAt))", ""]],
+    edits: [[" && (believed.has(row) || (isExpiry && hasPassed(deleteAt)))", ""]],
+    test: test("Cleaner"),
+    title: "erases nothing by a clock in doubt"
+  },
+  {
+    name: "network-vouches",
+    mistake: "the network's time vouches for a date that our own clock has set",
+    file: lifecycle("Cleaner"),
+    edits: [["(isExpiry && hasPassed(deleteAt))", "hasPassed(deleteAt)"]],
     test: test("Cleaner"),
     title: "erases nothing by a clock in doubt"
   },
@@ -143,7 +151,7 @@ const mutations = [
     name: "generate-instead",
     mistake: "a new package is made where one waits to be sent again",
     file: lifecycle("Rotation"),
-    edits: [["      Option.filter(isWaiting),\n", "      Option.filter(() => false),\n"]],
+    edits: [[": Option.filter(newest, isFit)\n", ": Option.none()\n"]],
     test: test("Rotation"),
     title: "[74] an outage piles up nothing"
   },
