@@ -192,10 +192,10 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     /** Installations that this process has looked at: what others did before it started is seen before anything is done. */
     const lookedAt = new Set<InstallationId>()
     const memory = Reachability.memory()
-    /** Installations to look at because the clock was set back: their deadlines may lie too far ahead. */
+    /** Installations to look at because the clock was set back, now or by an earlier process: their deadlines lie too far ahead. */
     let startled: Array<InstallationId> = []
     let latest = yield* Clock.currentTimeMillis
-    /** Whether nothing was begun yet. */
+    /** Whether this is the first round. */
     let isFirst = true
     const fibers = yield* FiberSet.make<void>()
 
