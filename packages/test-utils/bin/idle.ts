@@ -10,11 +10,13 @@ import { parseArgs } from "node:util"
 import * as Identifier from "@keyward/core/identity/Identifier"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import * as Scheduler from "@keyward/core/lifecycle/Scheduler"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as Console from "effect/Console"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -75,7 +77,12 @@ const program = Effect.gen(function* () {
         counted.acquireLease(id, options)
       )
   })
-  yield* Effect.provideService(Scheduler.make(), KeyPackageStore, watched)
+  // The settings of an app: with the looks of a chaos run, minutes apart, deadlines of a day would be a wrong clock's.
+  const settings = { ...(yield* LifecycleSettings), probeInterval: Duration.days(1) }
+  yield* Scheduler.make().pipe(
+    Effect.provideService(KeyPackageStore, watched),
+    Effect.provideService(LifecycleSettings, settings)
+  )
   yield* Effect.sleep("2 seconds")
   calls = 0
   yield* Effect.sleep(seconds * 1000)
