@@ -76,7 +76,7 @@ export const cases: ReadonlyArray<Case> = [
     floor: "node:crypto: 2 Ed25519 signatures (cached key) + 2 X25519 key pairs",
     target: 1.35,
     prepare: async () => ({
-      ...(await generate(FastMlsCrypto.layer, false)),
+      ...(await generate(FastMlsCrypto.layer(), false)),
       floor: generationFloor(SIGNED_BYTES.classical)
     })
   },
@@ -96,7 +96,7 @@ export const cases: ReadonlyArray<Case> = [
       const classical = generationFloor(SIGNED_BYTES.postQuantum)
       const kem = XWing.make()
       return {
-        ...(await generate(FastMlsCrypto.layer, true)),
+        ...(await generate(FastMlsCrypto.layer(), true)),
         floor: () => [classical(), kem.publicKey(Redacted.make(new Uint8Array(randomBytes(32))))]
       }
     }

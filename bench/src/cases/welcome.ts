@@ -68,7 +68,7 @@ const open = async (
   const privateKey = bin(vector.postQuantumKey ?? vector.initKey)
   const wrapped = { data: bin(vector.welcome.data), metadata: bin(vector.welcome.welcomeMetadata) }
 
-  const managed = ManagedRuntime.make(Layer.merge(FastMlsCrypto.layer, XWingKem.layer))
+  const managed = ManagedRuntime.make(Layer.merge(FastMlsCrypto.layer(), XWingKem.layer))
   await managed.runtime()
   const redacted = Redacted.make(privateKey)
   const subject = () => managed.runSync(WelcomeWrapper.unwrap(algorithm, redacted, wrapped))
@@ -112,7 +112,7 @@ const join = async (group: string): Promise<Prepared> => {
   const { encryptionKey, initKey, keyPackage, postQuantumKey = "", seed } = nativeSession.installations.pq
   const entry = nativeSession.welcomes.find((one) => one.group === group && one.to === "pq")
   if (entry?.kind !== "Welcome") throw new Error("the vectors are gone")
-  const managed = ManagedRuntime.make(Layer.mergeAll(FastMlsCrypto.layer, XWingKem.layer, sessionStates))
+  const managed = ManagedRuntime.make(Layer.mergeAll(FastMlsCrypto.layer(), XWingKem.layer, sessionStates))
   await managed.runtime()
   const { data } = managed.runSync(
     WelcomeWrapper.unwrap("XWing", Redacted.make(bin(postQuantumKey)), {
@@ -207,7 +207,7 @@ const flood = async (algorithm: WelcomeWrapper.Algorithm, to: "pq" | "classic"):
     }
   })
   const managed = ManagedRuntime.make(
-    Layer.mergeAll(FastMlsCrypto.layer, XWingKem.layer, sessionStates, sessionApi, MemoryKeyPackageStore.layer)
+    Layer.mergeAll(FastMlsCrypto.layer(), XWingKem.layer, sessionStates, sessionApi, MemoryKeyPackageStore.layer)
   )
   const { installationId, privateKeys } = await managed.runPromise(insert(to, bin(toKey)))
   const subject = async () => {

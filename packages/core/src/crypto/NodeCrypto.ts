@@ -21,7 +21,7 @@ import * as FastMlsCrypto from "./FastMlsCrypto.ts"
  */
 export const layer: Layer.Layer<Entropy.Entropy | MlsCrypto | PostQuantumKem | CurveBackend> = Layer.mergeAll(
   Entropy.layer,
-  FastMlsCrypto.layer,
+  FastMlsCrypto.layer(),
   XWing.layer,
   FastCurveBackend.layer()
 )

@@ -9,11 +9,11 @@
  */
 import { createPublicKey, verify as opensslVerify } from "node:crypto"
 import { createRequire } from "node:module"
-import { availableParallelism } from "node:os"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as curvePool from "../internal/curvePool.ts"
+import * as threads from "../internal/threads.ts"
 import { CurveBackend, noble, type Operations } from "./CurveBackend.ts"
 
 /** The three functions of sodium-native that are used; each throws where libsodium refuses. */
@@ -115,9 +115,6 @@ export interface Options {
   readonly workers?: number | undefined
 }
 
-/** The calling thread does its part, and a node or a database has something to do as well. */
-const MOST_WORKERS = 3
-
 /**
  * The fast backend with its threads, which end with the scope.
  *
@@ -126,7 +123,7 @@ const MOST_WORKERS = 3
  */
 export const makeWithWorkers = (options: Options = {}): Effect.Effect<Operations, never, Scope.Scope> =>
   Effect.flatMap(make, (operations) => {
-    const workers = options.workers ?? Math.min(MOST_WORKERS, availableParallelism() - 1)
+    const workers = options.workers ?? threads.defaultCount()
     return workers > 0 ? curvePool.make(operations, workers) : Effect.succeed(operations)
   })
 

@@ -5,10 +5,10 @@
  * first on, the workers from the last, and what no worker has answered when it gets there it answers itself. So a worker that
  * is slow, dies or never starts costs time and changes nothing. What workers are given is in the log: no key, no secret.
  */
-import { Worker } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Foreseen, Operations, Question } from "../identity/CurveBackend.ts"
+import * as threads from "./threads.ts"
 
 /**
  * A table in shared memory: a word of status for each question, then the slots. A slot has up to 97 bytes of arguments, the
@@ -118,44 +118,22 @@ const tableOf = (questions: ReadonlyArray<Question>, own: Operations) => {
  */
 export const make = (own: Operations, workers: number): Effect.Effect<Operations, never, Scope.Scope> =>
   Effect.map(
-    Effect.acquireRelease(
-      Effect.sync(() => new Set<Worker>()),
-      (running) => Effect.promise(() => Promise.all(Array.from(running, (worker) => worker.terminate())))
-    ),
-    (running) => {
-      let questionsUntilStart = QUESTIONS_BEFORE_START
-      let toStart = workers
-
-      const start = () => {
-        try {
-          // Beside this file in the sources, which the package has with it wherever it is built to.
-          const worker = new Worker(new URL("../../src/internal/curveWorker.mjs", import.meta.url), {
-            name: "keyward-curves",
-            // It needs nothing of either; a loader of the app's would only delay it.
-            env: {},
-            execArgv: []
-          })
-          worker.unref()
-          running.add(worker)
-          const gone = () => running.delete(worker)
-          worker.on("error", gone)
-          worker.on("exit", gone)
-        } catch {
-          // No threads here, as under a permission model: this thread does everything.
-          toStart = 0
-        }
-      }
-
-      const foresee = (asked: ReadonlyArray<Question>): Foreseen => {
+    threads.make({
+      script: "curveWorker.mjs",
+      name: "keyward-curves",
+      threads: workers,
+      tasksBeforeStart: QUESTIONS_BEFORE_START
+    }),
+    ({ expect, send }) => ({
+      ...own,
+      foresee: (asked: ReadonlyArray<Question>): Foreseen => {
         const questions = asked.filter(isWellFormed).slice(0, LARGEST_BATCH)
-        questionsUntilStart -= questions.length
-        if (questionsUntilStart <= 0) for (; toStart > 0; toStart--) start()
-        if (running.size === 0 || questions.length < SMALLEST_BATCH) return { operations: own, release: () => {} }
+        if (!expect(questions.length) || questions.length < SMALLEST_BATCH) {
+          return { operations: own, release: () => {} }
+        }
         const { batch, foreseen } = tableOf(questions, own)
-        for (const worker of running) worker.postMessage(batch)
+        send(batch)
         return foreseen
       }
-
-      return { ...own, foresee }
-    }
+    })
   )

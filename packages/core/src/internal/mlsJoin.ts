@@ -113,20 +113,13 @@ export const stage = (
   return { groupInfo, secrets, ownLeaf }
 }
 
-/**
- * Up to here the calling fiber verifies itself; the way to the thread pool and back costs about this many, unless there is other
- * work to do meanwhile.
- */
+/** Up to here the calling fiber verifies itself; the way to the thread pool and back costs about this many. */
 const SIGNATURES_IN_PLACE = 6
 
-/**
- * Verifies the signatures of the GroupInfo and of every leaf but ours, which is the one that we signed: on the thread pool where
- * they are many, or this Welcome is one of many.
- */
+/** Verifies the signatures of the GroupInfo and of every leaf but ours, which is the one that we signed. */
 export const verifySignatures = (
   crypto: MlsCryptoShape,
-  { groupInfo, ownLeaf }: Staged,
-  isOneOfMany: boolean
+  { groupInfo, ownLeaf }: Staged
 ): Effect.Effect<void, MalformedWelcome> =>
   Effect.gen(function* () {
     const { groupContext, signature, signer, toBeSigned, tree } = groupInfo
@@ -144,7 +137,7 @@ export const verifySignatures = (
       ...signatures
     ]
     const verdicts =
-      all.length <= SIGNATURES_IN_PLACE && !isOneOfMany
+      all.length <= SIGNATURES_IN_PLACE
         ? all.map(({ message, publicKey, signature }) => crypto.ed25519VerifyStrict(publicKey, message, signature))
         : yield* crypto.ed25519VerifyStrictAll(all)
     const failed = verdicts.indexOf(false)

@@ -56,17 +56,6 @@ export interface JoiningKeyPackage {
 }
 
 /**
- * How to join.
- *
- * @since 1.0.0
- * @category models
- */
-export interface JoinOptions {
-  /** Whether other Welcomes are opened at the same time: then the signatures of a small group, too, are verified beside them. */
-  readonly isOneOfMany?: boolean | undefined
-}
-
-/**
  * A group that we are a member of from this epoch on.
  *
  * @since 1.0.0
@@ -227,11 +216,10 @@ const decodeKeyPackage = (bytes: Uint8Array) =>
  */
 export const joinGroup: (
   welcome: Uint8Array,
-  keyPackage: JoiningKeyPackage,
-  options?: JoinOptions
+  keyPackage: JoiningKeyPackage
 ) => Effect.Effect<JoinedGroup, JoinError, MlsCrypto | AssociationStates.AssociationStates> = Effect.fn(
   "JoinGroup.joinGroup"
-)(function* (welcome, { bytes, installationKey, privateKeys }, { isOneOfMany = false } = {}) {
+)(function* (welcome, { bytes, installationKey, privateKeys }) {
   const crypto = yield* MlsCrypto
   const decoded = yield* decodeKeyPackage(bytes)
   const joining = { decoded, ref: hex.decode(KeyPackageRef.hashWith(crypto, bytes)), privateKeys }
@@ -242,7 +230,7 @@ export const joinGroup: (
   })
   const { groupMembership, groupMetadata, members, mutableMetadata, staged } = opened
   const { groupContext, signer } = staged.groupInfo
-  yield* mlsJoin.verifySignatures(crypto, staged, isOneOfMany)
+  yield* mlsJoin.verifySignatures(crypto, staged)
   yield* MemberAuthorization.authorize(groupMembership, members)
   const at = (leafIndex: number) => members.find((member) => member.leafIndex === leafIndex)
   const addedBy = at(signer)

@@ -25,7 +25,7 @@ import { KeyPackageStore, type StorageError } from "../ports/KeyPackageStore.ts"
 import type { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import { PUBLIC_KEY_BYTES } from "../postquantum/XWing.ts"
-import { type JoinedGroup, type JoinOptions, joinGroup } from "./JoinGroup.ts"
+import { type JoinedGroup, joinGroup } from "./JoinGroup.ts"
 import {
   type JoinError,
   MalformedWelcome,
@@ -180,8 +180,7 @@ const findNamedPackage = (
 const openEntry = (
   entry: WelcomeMessageEntry,
   installationKey: InstallationKey,
-  packages: Packages,
-  options: JoinOptions
+  packages: Packages
 ): Effect.Effect<OpenedWelcome, OpenWelcomeError, OpenContext> =>
   Effect.gen(function* () {
     if (entry._tag === "Unknown") return yield* new NotYetUnderstood({ feature: "EntryKind", value: 0 })
@@ -203,7 +202,7 @@ const openEntry = (
           )
     const join = ({ keyPackage, privateKeys }: Package) =>
       Effect.map(
-        joinGroup(contents.data, { bytes: keyPackage.bytes, privateKeys, installationKey }, options),
+        joinGroup(contents.data, { bytes: keyPackage.bytes, privateKeys, installationKey }),
         (joined): OpenedWelcome => ({
           ...joined,
           id: entry.id,
@@ -258,12 +257,9 @@ export const openWelcomes: (
     const store = yield* KeyPackageStore
     const installationKey = yield* store.getInstallationKey(installationId)
     const packages: Packages = new Map()
-    const isOneOfMany = entries.length > 1
-    return yield* Effect.forEach(
-      entries,
-      (entry) => Effect.either(openEntry(entry, installationKey, packages, { isOneOfMany })),
-      { concurrency: ENTRIES_AT_A_TIME }
-    )
+    return yield* Effect.forEach(entries, (entry) => Effect.either(openEntry(entry, installationKey, packages)), {
+      concurrency: ENTRIES_AT_A_TIME
+    })
   })
 
 /**
