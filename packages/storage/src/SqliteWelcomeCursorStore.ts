@@ -223,6 +223,11 @@ export const make: Effect.Effect<
             millis(began),
             installationId
           )
+          yield* query(
+            "UPDATE keyward_unresolved_welcomes SET complete_before = NULL WHERE installation_id = ? AND complete_before > ?",
+            installationId,
+            millis(began)
+          )
         }).pipe(on("write", "completeReading"))
     )
   }

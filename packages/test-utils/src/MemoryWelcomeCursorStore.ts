@@ -7,6 +7,7 @@
 import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as Cursor from "@keyward/core/ports/WelcomeCursorStore"
 import type * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -57,7 +58,11 @@ export const make: Effect.Effect<Context.Tag.Service<Cursor.WelcomeCursorStore>>
       Effect.sync(() => {
         const cursor = cursorOf(installationId)
         const position = upTo > cursor.position ? upTo : cursor.position
-        cursors.set(installationId, { ...cursor, position, readAsOf: Option.some(began) })
+        const unresolved = cursor.unresolved.map((welcome) => ({
+          ...welcome,
+          completeBefore: Option.filter(welcome.completeBefore, DateTime.lessThanOrEqualTo(began))
+        }))
+        cursors.set(installationId, { position, unresolved, readAsOf: Option.some(began) })
       })
   }
 })

@@ -3,7 +3,8 @@
  *
  * A row is erased when all of these hold: its date has passed; the network, asked just before, does not serve it; a complete
  * reading of the Welcome inbox has begun since its date, where the app reports its progress; the wall clock can be believed.
- * The last two wait no longer than the hard stop: the end of the package's lifetime and two graces.
+ * The network and the inbox are waited for no longer than the hard stop: the end of the package's lifetime and two graces. The
+ * clock is waited for until it can be believed, whatever the date.
  *
  * @since 1.0.0
  */
@@ -97,6 +98,16 @@ const isServed = ({ served }: Observation, row: Ledger.Kept | Ledger.Quarantined
   (served._tag === "Ours" && served.seen.entry.historyId === row.historyId) ||
   (served._tag === "Damaged" && served.historyId === row.historyId)
 
+/**
+ * Whether the inbox was read completely since then, where the app reports. A reading that lies ahead began under a clock that was
+ * ahead: nobody knows when.
+ */
+const isReadSince = (progress: Option.Option<WelcomeProgressReport>, since: DateTime.Utc, now: DateTime.Utc): boolean =>
+  Option.match(progress, {
+    onNone: () => true,
+    onSome: ({ completeAsOf }) => Option.exists(completeAsOf, DateTime.between({ minimum: since, maximum: now }))
+  })
+
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
   const { believed, grace, ledger, now, observation, progress, revokedAt } = evidence
@@ -121,10 +132,7 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
     )
     return isInboxTried && (!isNewest || isRevoked || hasPassed(deleteAt))
   }
-  const isInboxRead = Option.match(progress, {
-    onNone: () => true,
-    onSome: ({ completeAsOf }) => Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
-  })
+  const isInboxRead = isReadSince(progress, deleteAt, now)
   // The newest package goes only when a later one is published, or the network's own time says that it has expired.
   return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
@@ -159,10 +167,7 @@ export const isWorthALook: (
     const deleteAt = deleteAtOf(row, grace)
     if (DateTime.lessThan(now, deleteAt)) return false
     if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
-    return Option.match(progress, {
-      onNone: () => true,
-      onSome: ({ completeAsOf }) => Option.exists(completeAsOf, (asOf) => DateTime.greaterThanOrEqualTo(asOf, deleteAt))
-    })
+    return isReadSince(progress, deleteAt, now)
   })
 })
 

@@ -390,7 +390,7 @@ export const rotateUnderLease: (
     const isFit = (entry: Kept): entry is Prepared | Exposed =>
       isWaiting(entry) && isFitToPublish(entry, order.wanted, startedAt, minimumRemainingLifetime) && isIntended(entry)
     // Processes whose clocks disagree each find the other's package over, or not begun. An earlier one is as good as long as
-    // it waits: nothing after it was published, or it would be superseded.
+    // it waits: where one after it was published, it is superseded, or is once that publication is confirmed.
     const waiting = Option.exists(newest, (entry) => isWaiting(entry) && !isFit(entry) && isIntended(entry))
       ? Option.fromNullable((yield* store.getHistory(installation.installationId)).filter(isFit).at(-1))
       : Option.filter(newest, isFit)

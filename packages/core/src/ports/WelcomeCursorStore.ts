@@ -23,7 +23,10 @@ export interface UnresolvedWelcome {
   /** How often it has failed, from 1. */
   readonly attempts: number
   readonly firstFailedAt: DateTime.Utc
-  /** When the latest complete reading before its first failure began: the network did not have it then. */
+  /**
+   * When the latest complete reading before its first failure began: the network did not have it then. None where there was
+   * none, or where the clock was wrong.
+   */
   readonly completeBefore: Option.Option<DateTime.Utc>
 }
 
@@ -107,7 +110,7 @@ export class WelcomeCursorStore extends Context.Tag("@keyward/core/WelcomeCursor
     /**
      * A reading that began at `began` came to the end of the topic: nothing that is not at `upTo` or below was there at that
      * time. `position` moves there, never back; `readAsOf` is that of the latest call, be it earlier, as after a clock that
-     * was wrong.
+     * was wrong. A `completeBefore` that is later than this reading was written under such a clock and becomes none.
      */
     readonly completeReading: (
       installationId: InstallationId,

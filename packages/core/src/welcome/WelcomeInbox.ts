@@ -514,7 +514,7 @@ export const makeWith = <R>(
 
       const toTheEnd = (began: DateTime.Utc) =>
         Effect.gen(function* () {
-          const waiting = yield* store.get(installationId)
+          const waiting = yield* placeOf(store, installationId)
           isFull = waiting.unresolved.length >= maximumUnresolved
           yield* tryAgain(waiting)
           const { position, unresolved } = yield* store.get(installationId)
@@ -617,7 +617,7 @@ export const makeWith = <R>(
       read: (installationId, handler) => Effect.suspend(() => read(installationId, readerOf(installationId), handler)),
       run,
       progress: (installationId) =>
-        Effect.mapBoth(store.get(installationId), {
+        Effect.mapBoth(placeOf(store, installationId), {
           onFailure: (cause) => new WelcomeProgressError({ installationId, cause }),
           onSuccess: (cursor) =>
             Option.some({
@@ -626,6 +626,22 @@ export const makeWith = <R>(
             })
         })
     })
+  })
+
+/** A time at which the network had no Welcome at all. */
+const BEFORE_ALL_WELCOMES = DateTime.unsafeMake(0)
+
+/**
+ * The place of an installation. Where its latest complete reading lies ahead, a clock was wrong, and nobody knows when it began.
+ * That is forgotten for good: by and by the clock gets there, and the reading would count again without anybody having read.
+ */
+const placeOf = (store: WelcomeCursorStore["Type"], installationId: InstallationId) =>
+  Effect.gen(function* () {
+    const cursor = yield* store.get(installationId)
+    const isAhead = Option.exists(cursor.readAsOf, DateTime.greaterThan(yield* DateTime.now))
+    if (!isAhead) return cursor
+    yield* store.completeReading(installationId, { began: BEFORE_ALL_WELCOMES, upTo: cursor.position })
+    return yield* store.get(installationId)
   })
 
 /** Up to a tenth earlier, so that installations drift apart. */

@@ -157,6 +157,24 @@ describe("Cleaner", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
+  it.effect("[13] [14] a reading dated ahead of this clock is none since the date: nobody knows when it began", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      const store = yield* KeyPackageStore
+      yield* TestClock.adjust("3 days")
+      const installation = Option.getOrThrow(yield* store.getInstallation(id))
+      const ledger = yield* store.getLedger(id)
+      const now = yield* DateTime.now
+      const attempt = (asOf: DateTime.Utc) =>
+        reporting(() => ({ completeAsOf: Option.some(asOf), attemptedAt: Option.some(asOf) }))(
+          Effect.all([Cleaner.isWorthALook(installation, ledger), Effect.map(clean(id), ({ erased }) => erased)])
+        )
+      expect(yield* attempt(DateTime.add(now, { millis: 1 }))).toEqual([false, 0])
+      expect(yield* attempt(DateTime.add(now, { days: 3 }))).toEqual([false, 0])
+      expect(yield* attempt(now)).toEqual([true, 2])
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
   it.effect("[57] progress that goes backwards counts: the latest report, not the largest", () =>
     Effect.gen(function* () {
       const id = yield* threePackages

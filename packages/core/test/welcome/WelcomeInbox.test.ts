@@ -447,6 +447,40 @@ describe("WelcomeInbox.progress", () => {
       expect(yield* asOf).toBe(minute(30))
     }))
 
+  test("[13] forgets for good what was read under a clock that was ahead, with what failed since, until the next reading", () =>
+    Effect.gen(function* () {
+      const inbox = yield* makeInbox()
+      const { behave, left } = failing(2n)
+      const { handler } = recorder(behave)
+      const days = (count: number) =>
+        TestClock.setTime(DateTime.toEpochMillis(DateTime.add(TestApp.START, { days: count })))
+      const asOf = Effect.map(progress(inbox), ({ completeAsOf }) => completeAsOf)
+      const never = DateTime.formatIso(DateTime.unsafeMake(0))
+      yield* post(1)
+      yield* days(3)
+      yield* inbox.read(installationId, handler)
+      expect(yield* asOf).toBe(minute(3 * 24 * 60))
+      // The clock is put right, and nothing is read: also when it gets to where it was, the same reading says nothing.
+      yield* days(0)
+      expect(yield* asOf).toBe(never)
+      yield* days(4)
+      expect(yield* asOf).toBe(never)
+      expect((yield* cursor).position).toBe(1n)
+      yield* inbox.read(installationId, handler)
+      expect(yield* asOf).toBe(minute(4 * 24 * 60))
+
+      // A reading forgets it, too: what fails in it has no reading before it whose time is known.
+      yield* post(1)
+      yield* days(1)
+      yield* inbox.read(installationId, handler)
+      expect((yield* cursor).unresolved).toMatchObject([{ id: 2n }])
+      expect(yield* asOf).toBe(never)
+      left.clear()
+      yield* days(2)
+      yield* inbox.read(installationId, handler)
+      expect(yield* asOf).toBe(minute(2 * 24 * 60))
+    }))
+
   test("cannot be told where the store cannot be read", () =>
     Effect.gen(function* () {
       const store = yield* WelcomeCursorStore

@@ -165,6 +165,28 @@ export const suite = <E>(name: string, layer: Layer.Layer<Cursor.WelcomeCursorSt
     )
 
     onStore(
+      "[13] what failed after a reading under a clock that was ahead says nothing any more, once a reading began earlier",
+      Effect.gen(function* () {
+        const store = yield* Cursor.WelcomeCursorStore
+        const before = Effect.map(store.get(alice), ({ unresolved }) =>
+          unresolved.map(({ completeBefore }) => Option.getOrUndefined(Option.map(completeBefore, DateTime.formatIso)))
+        )
+        yield* store.completeReading(alice, { began: at(5), upTo: 1n })
+        yield* store.postpone(alice, 2n, at(6))
+        yield* store.completeReading(alice, { began: at(1000), upTo: 2n })
+        yield* store.postpone(alice, 3n, at(7))
+        expect(yield* before).toEqual([DateTime.formatIso(at(5)), DateTime.formatIso(at(1000))])
+        yield* store.completeReading(alice, { began: at(10), upTo: 3n })
+        expect(yield* before).toEqual([DateTime.formatIso(at(5)), undefined])
+        expect(Option.isNone(Cursor.completeAsOf(yield* store.get(alice)))).toBe(true)
+        yield* store.resolve(alice, 3n)
+        expect(Option.map(Cursor.completeAsOf(yield* store.get(alice)), DateTime.formatIso)).toEqual(
+          Option.some(DateTime.formatIso(at(5)))
+        )
+      })
+    )
+
+    onStore(
       "[52] of many that resolve one entry at once, one did it",
       Effect.gen(function* () {
         const store = yield* Cursor.WelcomeCursorStore
