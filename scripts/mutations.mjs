@@ -271,8 +271,8 @@ const mutations = [
     file: lifecycle("Upkeep"),
     edits: [
       [
-        '        if (verdict._tag === "ServesOlder" && isDoomed(verdict.seen.entry)) {',
-        '        if (seenAt === undefined && verdict._tag === "ServesOlder" && isDoomed(verdict.seen.entry)) {'
+        'if (verdict._tag === "ServesOlder") yield* keepServed(',
+        'if (seenAt === undefined && verdict._tag === "ServesOlder") yield* keepServed('
       ]
     ],
     test: test("Upkeep"),

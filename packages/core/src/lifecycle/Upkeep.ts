@@ -272,7 +272,10 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
     yield* Effect.catchIf(sendAgain(subject.lease, newest), isRefusal, () => replace)
   })
 
-/** A package that waits for its deletion is served again: its keys stay one grace longer, up to the hard stop. */
+/** Where a package that waits for its deletion is served again, its keys stay one grace longer, up to the hard stop. */
+const keepServed = (subject: Subject, { served }: Reachability.Observation) =>
+  served._tag === "Ours" && isDoomed(served.seen.entry) ? keep(subject, served.seen, served.seen.entry) : Effect.void
+
 const keep = (subject: Subject, seen: SeenServed, doomed: Doomed) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
@@ -321,6 +324,7 @@ const act = (
         return yield* settleReachable(subject, published, seenAt)
       }
       case "AwaitingConfirmation": {
+        yield* keepServed(subject, observation)
         const { confirmWithin } = yield* LifecycleSettings
         const confirmAt = DateTime.addDuration(seenAt, CONFIRM_AGAIN)
         // A clock that was set back must not make it a wait of days.
@@ -340,9 +344,7 @@ const act = (
       case "ServesErased":
       case "ServesDamaged":
       case "ServesForeign": {
-        if (verdict._tag === "ServesOlder" && isDoomed(verdict.seen.entry)) {
-          yield* keep(subject, verdict.seen, verdict.seen.entry)
-        }
+        if (verdict._tag === "ServesOlder") yield* keepServed(subject, observation)
         // The time to wait for a confirmation is over: what is wrong is treated as such from now on.
         const giveUp = (known: Schedule.Schedule): Schedule.Schedule => ({ ...known, confirmation: Option.none() })
         const repairs = mayRepair(subject, seenAt, insist)
@@ -531,8 +533,7 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
       return 0
     }
     const observation = looked.right
-    const { served } = observation
-    if (served._tag === "Ours" && isDoomed(served.seen.entry)) yield* keep(subject, served.seen, served.seen.entry)
+    yield* keepServed(subject, observation)
     // Served by a network that should serve a newer one: a look is due, and with it the repair, unless one was made lately.
     const isWell = Reachability.judge(subject.installation, subject.ledger, observation)._tag === "Reachable"
     if (!isWell && mayRepair(subject, now, false)) {

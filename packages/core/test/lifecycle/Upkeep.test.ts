@@ -9,10 +9,12 @@ import {
   queueKeyRotationAfterWelcome,
   rotateAndUploadKeyPackage
 } from "@keyward/core/lifecycle/Rotation"
+import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { Signer } from "@keyward/core/ports/Signer"
+import { WelcomeProgress } from "@keyward/core/ports/WelcomeProgress"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as NodeState from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
@@ -296,6 +298,27 @@ describe("Upkeep", () => {
       }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
     )
   }
+
+  it.effect(
+    "[28] [32] readBack: an older package that is served while a new one is awaited keeps its keys a grace from then on",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const id = yield* App.register()
+        yield* rotate(id)
+        yield* look(id)
+        const [first] = yield* App.history(id)
+        if (first?._tag !== "Superseded") return expect.fail("not superseded")
+        yield* TestClock.setTime(DateTime.toEpochMillis(first.deleteAt) - 300_000)
+        yield* rotate(id)
+        yield* serve(id, first.keyPackage.bytes)
+        const now = yield* DateTime.now
+        const { reachability } = yield* look(id)
+        expect(reachability).toMatchObject(Option.some({ _tag: "AwaitingConfirmation" }))
+        const [kept] = yield* App.history(id)
+        expect(kept).toMatchObject({ _tag: "Superseded", deleteAt: DateTime.add(now, { hours: 24 }) })
+      }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
 
   it.effect("[60] a wish for another kind of package is granted by the scheduler, once", () =>
     Effect.gen(function* () {
