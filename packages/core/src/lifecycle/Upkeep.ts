@@ -329,8 +329,11 @@ const act = (
         const confirmAt = DateTime.addDuration(seenAt, CONFIRM_AGAIN)
         // A clock that was set back must not make it a wait of days.
         const latest = DateTime.addDuration(seenAt, confirmWithin)
+        const probeAt = yield* nextProbeAt(seenAt)
         yield* reschedule(subject, (known) => ({
           ...known,
+          // This was a look. One that is due after it is due as ever.
+          probeAt: Schedule.isDue(known.probeAt, seenAt) ? Option.some(probeAt) : known.probeAt,
           confirmation: Option.map(known.confirmation, (waiting) => ({
             ...waiting,
             confirmAt,

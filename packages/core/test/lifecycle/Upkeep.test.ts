@@ -320,6 +320,23 @@ describe("Upkeep", () => {
       }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  it.effect("[28] readBack: a look that was due is over once it has found the confirmation outstanding", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const id = yield* App.register()
+      const [first] = yield* App.history(id)
+      const probeAt = Option.getOrThrow((yield* scheduleOf(id)).probeAt)
+      // A minute before the next look a rotation happens, which the network does not show yet when the look is due.
+      yield* TestClock.setTime(DateTime.toEpochMillis(probeAt) - 60_000)
+      yield* rotate(id)
+      yield* serve(id, first?.keyPackage.bytes)
+      yield* TestClock.adjust("90 seconds")
+      const { reachability } = yield* tend(id)
+      expect(reachability).toMatchObject(Option.some({ _tag: "AwaitingConfirmation" }))
+      expect(Schedule.isDue(Schedule.dueAt(yield* scheduleOf(id)), yield* DateTime.now)).toBe(false)
+    }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
   it.effect("[60] a wish for another kind of package is granted by the scheduler, once", () =>
     Effect.gen(function* () {
       yield* TestApp.start
