@@ -289,6 +289,12 @@ const keep = (subject: Subject, seen: SeenServed, doomed: Doomed) =>
 const mayRepair = ({ installation: { schedule } }: Subject, seenAt: DateTime.Utc, insist: boolean): boolean =>
   insist || !Option.exists(schedule.probeFailures, ({ retryAt }) => DateTime.greaterThan(retryAt, seenAt))
 
+/** Nothing is looked for any more but at the pace of the looks. */
+const withoutConfirmation = (schedule: Schedule.Schedule): Schedule.Schedule => ({
+  ...schedule,
+  confirmation: Option.none()
+})
+
 /** Acts on what was seen. */
 const act = (
   subject: Subject,
@@ -349,9 +355,8 @@ const act = (
       case "ServesForeign": {
         if (verdict._tag === "ServesOlder") yield* keepServed(subject, observation)
         // The time to wait for a confirmation is over: what is wrong is treated as such from now on.
-        const giveUp = (known: Schedule.Schedule): Schedule.Schedule => ({ ...known, confirmation: Option.none() })
         const repairs = mayRepair(subject, seenAt, insist)
-        yield* settleUnreachable(subject, verdict._tag, seenAt, giveUp)
+        yield* settleUnreachable(subject, verdict._tag, seenAt, withoutConfirmation)
         if (repairs) yield* restore(subject, seenAt)
         return
       }
@@ -378,13 +383,14 @@ const act = (
         })
         if (verdict._tag === "CloneSuspected") {
           const tomorrow = DateTime.addDuration(seenAt, ONE_DAY)
-          yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(tomorrow) }))
+          yield* reschedule(subject, (known) => ({ ...withoutConfirmation(known), probeAt: Option.some(tomorrow) }))
         }
         return
       }
       case "Revoked": {
+        // Nobody can say when it will be served, so no confirmation is waited for.
         yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => ({
-          ...known,
+          ...withoutConfirmation(known),
           revokedAt: Option.orElse(known.revokedAt, () => Option.some(seenAt))
         }))
         const later = DateTime.addDuration(seenAt, probeInterval)
@@ -394,7 +400,7 @@ const act = (
       case "NotRegistered": {
         // Its registration may be finished at any time, and nothing says so here.
         const probeAt = Option.some(yield* nextProbeAt(seenAt))
-        yield* reschedule(subject, (known) => ({ ...known, probeAt, confirmation: Option.none() }))
+        yield* reschedule(subject, (known) => ({ ...withoutConfirmation(known), probeAt }))
         return
       }
     }

@@ -439,6 +439,52 @@ describe("Upkeep", () => {
     }).pipe(Effect.scoped, Effect.provide(App.layer()))
   )
 
+  it.effect("[56] readBack: revoked before its publication was confirmed, it is looked at once a day", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+      yield* rotate(id)
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
+        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+      )
+      yield* App.startScheduler()
+      yield* TestClock.adjust("6 hours")
+      yield* faults.clearCalls
+      yield* TestClock.adjust("2 days")
+      const looks = (yield* faults.callsOf("fetchKeyPackages")).length
+      expect(looks).toBeGreaterThanOrEqual(2)
+      expect(looks).toBeLessThanOrEqual(6)
+    }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
+  it.effect("readBack: where a clone is suspected, no confirmation is waited for, and the next look is tomorrow", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const memory = yield* MemoryKeyPackageStore
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const copy = yield* memory.snapshot
+      yield* rotate(id)
+      const unknown = (yield* App.history(id)).at(-1)?.keyPackage.bytes
+      yield* memory.restore(copy)
+      // A package of another copy was seen, and answered with one of ours.
+      const seenAt = yield* DateTime.now
+      yield* store.modifySchedule(id, (schedule) => ({ ...schedule, strangers: Option.some({ count: 1, seenAt }) }))
+      yield* rotate(id)
+      yield* serve(id, unknown)
+      yield* TestClock.adjust("20 minutes")
+      const now = yield* DateTime.now
+      const { reachability } = yield* look(id)
+      expect(reachability).toMatchObject(Option.some({ _tag: "CloneSuspected" }))
+      const schedule = yield* scheduleOf(id)
+      expect(schedule.confirmation).toEqual(Option.none())
+      expect(Schedule.dueAt(schedule)).toEqual(Option.some(DateTime.add(now, { days: 1 })))
+    }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
   it.effect("[56] a log that names it again means: rotate now", () =>
     Effect.gen(function* () {
       yield* TestApp.start
