@@ -391,7 +391,10 @@ const act = (
         // Nobody can say when it will be served, so no confirmation is waited for.
         yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => ({
           ...withoutConfirmation(known),
-          revokedAt: Option.orElse(known.revokedAt, () => Option.some(seenAt))
+          // One that lies ahead was written under a clock that was.
+          revokedAt: Option.some(
+            Option.match(known.revokedAt, { onNone: () => seenAt, onSome: (at) => DateTime.min(at, seenAt) })
+          )
         }))
         const later = DateTime.addDuration(seenAt, probeInterval)
         yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(later) }))

@@ -485,6 +485,27 @@ describe("Upkeep", () => {
     }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  it.effect("[13] [56] a time of the revocation that lies ahead is put right by the next look, and no other is", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
+        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+      )
+      yield* look(id)
+      const ahead = DateTime.add(yield* DateTime.now, { days: 30 })
+      yield* store.modifySchedule(id, (schedule) => ({ ...schedule, revokedAt: Option.some(ahead) }))
+      const now = yield* DateTime.now
+      yield* look(id)
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(now))
+      yield* TestClock.adjust("1 day")
+      yield* look(id)
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(now))
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.effect("[56] a log that names it again means: rotate now", () =>
     Effect.gen(function* () {
       yield* TestApp.start
