@@ -601,7 +601,9 @@ export const upkeep: (
         yield* options.guard.observe
         // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
         const rotated = yield* Effect.either(rotateIfDue(subject))
-        const cleans = (yield* isDueAt(cleanAt)) || (options.look && (yield* hasOverdue(subject)))
+        // Packages that were never accepted leave no date at which to clean.
+        const hasNoDate = options.look || Option.isNone(cleanAt)
+        const cleans = (yield* isDueAt(cleanAt)) || (hasNoDate && (yield* hasOverdue(subject)))
         if (cleans) yield* refresh(subject)
         const erased = cleans ? yield* cleanUp(subject, options) : 0
         // Nothing was due but by a deadline that other hands have written: the store puts it right.

@@ -338,6 +338,30 @@ describe("Scheduler", () => {
     }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
+  it.scoped("[27] keys of packages that were never accepted are erased once these have expired, in one process", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const faults = yield* Faults.Faults
+      yield* faults.setRule(({ method }) =>
+        method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.invalidArgument("no"))) : Option.none()
+      )
+      const { installationId: id } = yield* TestApp.newInstallation
+      yield* App.startScheduler()
+      yield* Effect.either(
+        TestApp.withTime(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false }))
+      )
+      const [first] = yield* App.history(id)
+      if (first?._tag !== "Exposed") return expect.fail("not exposed")
+      // 84 days of life, a grace, and the wait between two tries.
+      yield* TestClock.adjust("84 days")
+      expect(yield* store.getPrivateKeys(first.historyId)).toMatchObject(Option.some({}))
+      yield* TestClock.adjust("3 days")
+      expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
+      expect((yield* App.history(id)).length).toBeGreaterThanOrEqual(1)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped("a deadline that other hands have written, with nothing due, is put right and does not spin", () =>
     Effect.gen(function* () {
       yield* TestApp.start
