@@ -82,7 +82,7 @@ const mutations = [
     name: "no-scrub",
     mistake: "the engine forgets to scrub the files",
     file: lifecycle("Upkeep"),
-    edits: [["    if (cleaned.erased > 0) {\n      yield* store.scrub\n", "    if (cleaned.erased > 0) {\n"]],
+    edits: [["    yield* store.scrub\n    if (cleaned.erased > 0)", "    if (cleaned.erased > 0)"]],
     test: "packages/test-utils/test/engine/Leaks.test.ts",
     title: "[80] no private byte"
   },

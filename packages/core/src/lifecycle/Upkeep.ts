@@ -517,7 +517,10 @@ const hasOverdue = ({ ledger }: Subject) =>
     return Option.exists(Cleaner.nextDeletionAt(ledger, grace), (at) => DateTime.lessThanOrEqualTo(at, now))
   })
 
-/** Erases what is due, if the network says what it serves. */
+/**
+ * Erases what is due, if the network says what it serves. Scrubs the files, whatever came of it: they may hold what an earlier
+ * cleaning erased and could not scrub, or what a rotation erased.
+ */
 const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
@@ -528,13 +531,14 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
     const later = reschedule(subject, (known) => ({ ...known, cleanAt: nextAt }))
     const first = Cleaner.nextDeletionAt(subject.ledger, grace)
     if (!Option.exists(first, (at) => DateTime.lessThanOrEqualTo(at, now))) {
-      // Nothing is due yet but the files, which may hold what an earlier cleaning erased.
+      // Nothing is due yet but the files: the next date may be a week away.
       yield* store.scrub
       yield* later
       return 0
     }
     if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {
       yield* later
+      yield* store.scrub
       return 0
     }
     subject.hasAsked = true
@@ -542,6 +546,7 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
     if (Either.isLeft(looked)) {
       if (looked.left._tag === "StorageError") return yield* looked.left
       yield* later
+      yield* store.scrub
       return 0
     }
     const observation = looked.right
@@ -552,10 +557,8 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
       yield* reschedule(subject, Schedule.requestProbe(now))
     }
     const cleaned = yield* Cleaner.clean(subject.lease, subject.installation, subject.ledger, observation, guard)
-    if (cleaned.erased > 0) {
-      yield* store.scrub
-      yield* reschedule(subject, (known) => ({ ...known, cleanAt: cleaned.nextAt }))
-    }
+    yield* store.scrub
+    if (cleaned.erased > 0) yield* reschedule(subject, (known) => ({ ...known, cleanAt: cleaned.nextAt }))
     return cleaned.erased
   })
 

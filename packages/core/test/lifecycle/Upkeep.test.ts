@@ -641,6 +641,52 @@ describe("Upkeep", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
+  it.effect("[80] a scrub that failed is made good by the next cleaning, also where that may erase nothing", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const memory = yield* MemoryKeyPackageStore
+      const id = yield* App.register()
+      yield* rotate(id)
+      yield* TestClock.adjust("1 hour")
+      yield* rotate(id)
+      const [first] = yield* App.history(id)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* TestClock.adjust("26 hours")
+      const scrubs = Effect.map(memory.calls, (calls) => calls.filter((call) => call.operation === "scrub").length)
+      const tendWhere = (readAsOf: DateTime.Utc) =>
+        Effect.provideService(
+          tend(id),
+          WelcomeProgress,
+          WelcomeProgress.of({
+            get: () => Effect.succeedSome({ completeAsOf: Option.some(readAsOf), attemptedAt: Option.none() })
+          })
+        )
+      yield* memory.clearCalls
+      yield* memory.failNext("scrub", "Busy")
+      expect(yield* Effect.flip(tendWhere(first.deleteAt))).toMatchObject({ _tag: "StorageError", reason: "Busy" })
+      expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
+      // The second waits for its reader.
+      yield* TestClock.adjust("1 hour")
+      expect((yield* tendWhere(first.deleteAt)).erased).toBe(0)
+      expect(yield* scrubs).toBe(2)
+      // It has one, and the network does not answer.
+      yield* TestClock.adjust("1 hour")
+      yield* faults.setRule((call) =>
+        call.method === "fetchKeyPackages" ? Option.some(Faults.failBeforeSend()) : Option.none()
+      )
+      expect((yield* tendWhere(yield* DateTime.now)).erased).toBe(0)
+      expect(yield* scrubs).toBe(3)
+      // It answers, and serves it.
+      yield* faults.clear
+      yield* TestClock.adjust("1 hour")
+      const [second] = yield* App.history(id)
+      yield* serve(id, second?.keyPackage.bytes)
+      expect((yield* tendWhere(yield* DateTime.now)).erased).toBe(0)
+      expect(yield* scrubs).toBe(4)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.effect("does nothing for an installation that is not here, and nothing for one that somebody else is at", () =>
     Effect.gen(function* () {
       yield* TestApp.start
