@@ -143,9 +143,17 @@ const mutations = [
     name: "step-unnoticed",
     mistake: "a step of the wall clock is not noticed",
     file: lifecycle("ClockGuard"),
-    edits: [["hasStepped ? monotonic", "ahead === 1n ? monotonic"]],
+    edits: [["const hasStepped = ahead > TOLERANCE_NANOS ||", "const hasStepped = ahead === 1n ||"]],
     test: test("ClockGuard"),
-    title: "after a step of the wall clock"
+    title: "has not passed by a step of the wall clock"
+  },
+  {
+    name: "in-use-ignored",
+    mistake: "a row that was in use a moment ago is erased by a clock that was ahead from the beginning",
+    file: lifecycle("ClockGuard"),
+    edits: [["monotonic - seen.inUseAt < nanos", "monotonic < seen.inUseAt"]],
+    test: test("ClockGuard"),
+    title: "where it was just in use"
   },
   {
     name: "generate-instead",

@@ -191,7 +191,13 @@ export const clean: (
     const now = yield* DateTime.now
     const progress = yield* askProgress(installationId)
     const rows = [...ledger.entries, ...ledger.quarantined]
-    const believed = new Set(yield* Effect.filter(rows, (row) => guard.isTrusted(grace, deleteAtOf(row, grace))))
+    const believed = new Set(
+      yield* Effect.filter(rows, (row) =>
+        "_tag" in row && Ledger.isLive(row)
+          ? guard.hasPassed(deleteAtOf(row, grace))
+          : guard.hasWaited(installationId, row, grace)
+      )
+    )
     const { revokedAt } = known
     const evidence: Evidence = { now, grace, ledger, observation, believed, revokedAt, progress }
 

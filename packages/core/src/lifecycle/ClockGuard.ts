@@ -8,11 +8,26 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
+import type { InstallationId } from "../identity/InstallationId.ts"
+import { BoundedMap } from "../internal/boundedMap.ts"
+import type { InstallationLedger } from "../ports/KeyPackageStore.ts"
+import * as Ledger from "./Ledger.ts"
 
 /**
- * Compares the wall clock with the monotonic one. A step of the wall clock, or a machine that slept, makes them disagree; from
- * then on the wall clock counts as doubtful until one grace has passed on the monotonic clock. A time that has passed even if
- * none of its steps ahead in that grace were true is not in doubt: a machine that sleeps every night erases, only later.
+ * A row that waits for its date of deletion.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export type DatedRow = Ledger.Doomed | Ledger.Quarantined
+
+/**
+ * Compares the wall clock with the monotonic one, and with what this process has seen of the ledger.
+ *
+ * A step of the wall clock, or a machine that slept, makes the two disagree. A clock that was set ahead stays ahead, and whoever set
+ * it back wrote dates that are too early: what the wall clock has stepped ahead since this process began counts as not having
+ * passed. What surely passes is the monotonic clock, so a row that this process has known to wait for its date for a whole grace of
+ * it has waited long enough, and one that it has known to be in use within the last grace of it has not.
  *
  * @since 1.0.0
  * @category models
@@ -24,24 +39,62 @@ export interface ClockGuard {
    * too early.
    */
   readonly observe: Effect.Effect<void>
+  /** Notes which rows of an installation are in use, and which wait for their dates. */
+  readonly see: (installationId: InstallationId, ledger: InstallationLedger) => Effect.Effect<void>
+  /** Whether this time has passed by the wall clock as it would be without what it has stepped ahead. */
+  readonly hasPassed: (time: DateTime.Utc) => Effect.Effect<boolean>
   /**
-   * Whether the two have agreed for one `grace`, or since the guard was made; or whether `time` has passed by the wall clock as it
-   * would be without what it has stepped ahead since.
+   * Whether the date of a row that waits for it can be believed, given that it has passed by the wall clock: it has by `hasPassed`, or
+   * this process has known the row to wait for it for a whole `grace`. Not where the row was in use within the last one.
    */
-  readonly isTrusted: (grace: Duration.Duration, time?: DateTime.Utc | undefined) => Effect.Effect<boolean>
+  readonly hasWaited: (
+    installationId: InstallationId,
+    row: DatedRow,
+    grace: Duration.Duration
+  ) => Effect.Effect<boolean>
 }
 
 /** How far the two may drift apart between two looks: an NTP step is smaller, a grace much larger. */
 const TOLERANCE_NANOS = 60_000_000_000n
 
+/** How long a step ahead is remembered: when it was made, every package that there was then is past its hard stop. */
+const STEP_MEMORY_NANOS = BigInt(Duration.toMillis("90 days")) * 1_000_000n
+
+/** Installations whose rows are remembered; of others only the clocks are compared. */
+const INSTALLATIONS = 20_000
+
+interface Step {
+  /** By how much the wall clock has stepped ahead, in nanoseconds. */
+  readonly by: bigint
+  /** When that was seen, on the monotonic clock, in nanoseconds. */
+  readonly seenAt: bigint
+}
+
 interface State {
   /** Wall clock minus monotonic clock, in nanoseconds. */
   readonly offset: bigint
-  /** When they were last seen to disagree, on the monotonic clock, in nanoseconds. */
-  readonly doubtSince: bigint | undefined
-  /** By how much the wall clock has stepped ahead, and when that was seen, on the monotonic clock, in nanoseconds. */
-  readonly stepsAhead: ReadonlyArray<{ readonly by: bigint; readonly seenAt: bigint }>
+  readonly stepsAhead: ReadonlyArray<Step>
 }
+
+/** What was seen of a row, on the monotonic clock, in nanoseconds. */
+interface Sighting {
+  /** When it was last seen in use. */
+  readonly inUseAt: bigint | undefined
+  /** Since when it is known to wait for this date, in milliseconds since 1970. */
+  readonly waits: { readonly since: bigint; readonly date: number } | undefined
+}
+
+/** The steps ahead that are left when the clock has gone back: the latest are undone first. */
+const undone = (stepsAhead: ReadonlyArray<Step>, back: bigint): ReadonlyArray<Step> => {
+  const latest = stepsAhead.at(-1)
+  if (latest === undefined || back <= 0n) return stepsAhead
+  const earlier = stepsAhead.slice(0, -1)
+  return latest.by > back ? [...earlier, { ...latest, by: latest.by - back }] : undone(earlier, back - latest.by)
+}
+
+const dateOf = (row: DatedRow): number => DateTime.toEpochMillis(row.deleteAt)
+
+const nanosAt = (millis: number): bigint => BigInt(Math.ceil(millis)) * 1_000_000n
 
 /**
  * A guard that believes the wall clock until the two disagree.
@@ -55,7 +108,8 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
     offset: BigInt(Math.floor(wall)) * 1_000_000n - monotonic
   }))
   const first = yield* read
-  const state = yield* Ref.make<State>({ offset: first.offset, doubtSince: undefined, stepsAhead: [] })
+  const state = yield* Ref.make<State>({ offset: first.offset, stepsAhead: [] })
+  const sightings = new BoundedMap<InstallationId, ReadonlyMap<number, Sighting>>(INSTALLATIONS)
 
   /** What is known with this look, and the look. */
   const look = Effect.flatMap(read, (seen) =>
@@ -63,31 +117,53 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
       const { monotonic, offset } = seen
       const ahead = offset - known.offset
       const hasStepped = ahead > TOLERANCE_NANOS || ahead < -TOLERANCE_NANOS
-      const stepsAhead =
-        hasStepped && ahead > 0n ? [...known.stepsAhead, { by: ahead, seenAt: monotonic }] : known.stepsAhead
+      const remembered = known.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < STEP_MEMORY_NANOS)
+      const stepsAhead = !hasStepped
+        ? remembered
+        : ahead > 0n
+          ? [...remembered, { by: ahead, seenAt: monotonic }]
+          : undone(remembered, -ahead)
       // A slow drift is no step, however far it leads from here.
-      const next: State = { offset, doubtSince: hasStepped ? monotonic : known.doubtSince, stepsAhead }
+      const next: State = { offset, stepsAhead }
       return [{ ...seen, known: next }, next]
     })
   )
+
+  /** The wall clock without its steps ahead, in nanoseconds, and the monotonic one. */
+  const surely = Effect.map(look, ({ known, monotonic, offset }) => ({
+    monotonic,
+    wall: known.stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
+  }))
+
   return {
     observe: Effect.asVoid(look),
-    isTrusted: (grace, time) =>
-      Effect.flatMap(look, ({ known, monotonic, offset }) => {
-        const nanos = BigInt(Math.ceil(Duration.toMillis(grace))) * 1_000_000n
-        const { doubtSince } = known
-        const isOver = doubtSince === undefined || monotonic - doubtSince >= nanos
-        const stepsAhead = known.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < nanos)
-        const surely = stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
-        const hasPassed = time !== undefined && surely >= BigInt(Math.ceil(DateTime.toEpochMillis(time))) * 1_000_000n
-        return Effect.as(
-          Ref.update(state, (newest) => ({
-            ...newest,
-            doubtSince: isOver && newest.doubtSince === doubtSince ? undefined : newest.doubtSince,
-            stepsAhead: newest.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < nanos)
-          })),
-          isOver || hasPassed
-        )
+    see: (installationId, { entries, quarantined }) =>
+      Effect.map(Clock.currentTimeNanos, (monotonic) => {
+        const before = sightings.get(installationId)
+        const rows = new Map<number, Sighting>()
+        const seeDated = (row: DatedRow) => {
+          const known = before?.get(row.historyId)
+          const date = dateOf(row)
+          // A date that was put off, since the row was served again, is waited for anew.
+          const isAsBefore = known?.waits?.date === date
+          rows.set(row.historyId, isAsBefore ? known : { inUseAt: known?.inUseAt, waits: { since: monotonic, date } })
+        }
+        for (const row of entries) {
+          if (Ledger.isLive(row)) rows.set(row.historyId, { inUseAt: monotonic, waits: undefined })
+          else seeDated(row)
+        }
+        for (const row of quarantined) seeDated(row)
+        sightings.set(installationId, rows)
+      }),
+    hasPassed: (time) => Effect.map(surely, ({ wall }) => wall >= nanosAt(DateTime.toEpochMillis(time))),
+    hasWaited: (installationId, row, grace) =>
+      Effect.map(surely, ({ monotonic, wall }) => {
+        const nanos = nanosAt(Duration.toMillis(grace))
+        const seen = sightings.get(installationId)?.get(row.historyId)
+        if (seen?.inUseAt !== undefined && monotonic - seen.inUseAt < nanos) return false
+        const date = dateOf(row)
+        const isKnownLong = seen?.waits?.date === date && monotonic - seen.waits.since >= nanos
+        return isKnownLong || wall >= nanosAt(date)
       })
   }
 })

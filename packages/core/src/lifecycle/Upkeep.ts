@@ -518,6 +518,18 @@ const hasOverdue = ({ ledger }: Subject) =>
   })
 
 /**
+ * Whether the rows want a cleaning before the date that it is due at. Packages that were never accepted leave none; and a process
+ * that stood still in the middle of one has written, when it went on, what was right before.
+ */
+const isCleaningLate = (subject: Subject) =>
+  Effect.gen(function* () {
+    const { cleanAt } = subject.installation.schedule
+    if (Option.isNone(cleanAt)) return yield* hasOverdue(subject)
+    const wanted = Cleaner.nextCleaningAt(subject.ledger, yield* DateTime.now, yield* LifecycleSettings)
+    return Option.exists(wanted, DateTime.lessThan(cleanAt.value))
+  })
+
+/**
  * Erases what is due, if the network says what it serves. Scrubs the files, whatever came of it: they may hold what an earlier
  * cleaning erased and could not scrub, or what a rotation erased.
  */
@@ -589,6 +601,8 @@ export const upkeep: (
           yield* refresh(subject)
         }
 
+        yield* options.guard.see(installationId, subject.ledger)
+
         const withoutImplausibleWaits = Schedule.withoutImplausibleWaits(yield* DateTime.now)
         if (withoutImplausibleWaits(subject.installation.schedule) !== subject.installation.schedule) {
           yield* reschedule(subject, withoutImplausibleWaits)
@@ -604,9 +618,10 @@ export const upkeep: (
         yield* options.guard.observe
         // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
         const rotated = yield* Effect.either(rotateIfDue(subject))
-        // Packages that were never accepted leave no date at which to clean.
-        const hasNoDate = options.look || Option.isNone(cleanAt)
-        const cleans = (yield* isDueAt(cleanAt)) || (hasNoDate && (yield* hasOverdue(subject)))
+        const cleans =
+          (yield* isDueAt(cleanAt)) ||
+          (yield* isCleaningLate(subject)) ||
+          (options.look && (yield* hasOverdue(subject)))
         if (cleans) yield* refresh(subject)
         const erased = cleans ? yield* cleanUp(subject, options) : 0
         // Nothing was due but by a deadline that other hands have written: the store puts it right.

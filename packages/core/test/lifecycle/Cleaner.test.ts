@@ -61,7 +61,12 @@ const clean = (
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.fromNullable(networkTimeAtLeast)
       }
-      const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(isClockTrusted) }
+      const guard: ClockGuard = {
+        observe: Effect.void,
+        see: () => Effect.void,
+        hasPassed: () => Effect.succeed(isClockTrusted),
+        hasWaited: () => Effect.succeed(isClockTrusted)
+      }
       return yield* Cleaner.clean(lease, installation, ledger, observation, guard)
     })
   )
@@ -401,7 +406,12 @@ describe("Cleaner", () => {
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.none()
       }
-      const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(true) }
+      const guard: ClockGuard = {
+        observe: Effect.void,
+        see: () => Effect.void,
+        hasPassed: () => Effect.succeed(true),
+        hasWaited: () => Effect.succeed(true)
+      }
       const error = yield* Effect.flip(Cleaner.clean(stale, installation, ledger, observation, guard))
       expect(error).toMatchObject({ _tag: "LeaseError", reason: "Lost" })
       expect(yield* ids(id)).toEqual([1, 2, 3])

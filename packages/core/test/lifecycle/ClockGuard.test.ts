@@ -1,6 +1,10 @@
 /** When the wall clock may decide that keys are erased. */
 import { describe, expect, it } from "@effect/vitest"
+import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as ClockGuard from "@keyward/core/lifecycle/ClockGuard"
+import * as Ledger from "@keyward/core/lifecycle/Ledger"
+import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
+import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import * as SkewedClock from "@keyward/test-utils/simulation/SkewedClock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -10,123 +14,116 @@ import * as TestClock from "effect/TestClock"
 import * as TestApp from "./TestApp.ts"
 
 const GRACE = Duration.hours(24)
+const HOUR = 3_600_000
+const DAY = 24 * HOUR
 
 /** A guard on a clock that a test sets wrong. Time is moved outside. */
-const guarded = <A>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.Skew) => Effect.Effect<A>) =>
+const guarded = <A, E, R>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.Skew) => Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     yield* TestApp.start
     const skew = SkewedClock.skew()
     const wrong = Effect.provide(SkewedClock.layer(skew))
     const guard = yield* wrong(ClockGuard.make)
     return yield* use(
-      { observe: wrong(guard.observe), isTrusted: (grace, time) => wrong(guard.isTrusted(grace, time)) },
+      {
+        observe: wrong(guard.observe),
+        see: (installationId, ledger) => wrong(guard.see(installationId, ledger)),
+        hasPassed: (time) => wrong(guard.hasPassed(time)),
+        hasWaited: (installationId, row, grace) => wrong(guard.hasWaited(installationId, row, grace))
+      },
       skew
     )
   })
 
-describe("ClockGuard", () => {
-  it.effect("believes a wall clock that goes as the monotonic one does, from the beginning and for ever", () =>
+const after = (millis: number) => DateTime.unsafeMake(DateTime.toEpochMillis(TestApp.START) + millis)
+
+describe("the end of a lifetime", () => {
+  it.effect("has passed by a wall clock that goes as the monotonic one does, from the beginning and for ever", () =>
     guarded((guard) =>
       Effect.gen(function* () {
-        expect(yield* guard.isTrusted(GRACE)).toBe(true)
-        for (const step of ["1 second", "1 hour", "30 days", "365 days"] as const) {
+        let passed = 0
+        expect(yield* guard.hasPassed(after(0))).toBe(true)
+        for (const step of [1_000, HOUR, 30 * DAY, 365 * DAY]) {
           yield* TestClock.adjust(step)
-          expect([step, yield* guard.isTrusted(GRACE)]).toEqual([step, true])
+          passed += step
+          expect([step, yield* guard.hasPassed(after(passed))]).toEqual([step, true])
+          expect([step, yield* guard.hasPassed(after(passed + 1))]).toEqual([step, false])
         }
       })
     )
   )
 
   for (const [title, step] of [
-    ["two days ahead", 2 * 86_400_000],
-    ["a year ahead", 365 * 86_400_000],
-    ["a year back", -365 * 86_400_000],
-    ["an hour back", -3_600_000]
+    ["two hours ahead", 2 * HOUR],
+    ["two days ahead", 2 * DAY],
+    ["a year ahead", 365 * DAY]
   ] as const) {
-    it.effect(`[13] [15] after a step of the wall clock, ${title}, doubts it for one grace of the monotonic one`, () =>
+    it.effect(`[13] [15] has not passed by a step of the wall clock, ${title}, however long ago that was`, () =>
       guarded((guard, skew) =>
         Effect.gen(function* () {
           skew.offsetMillis += step
-          expect(yield* guard.isTrusted(GRACE)).toBe(false)
-          yield* TestClock.adjust("23 hours")
-          expect(yield* guard.isTrusted(GRACE)).toBe(false)
-          yield* TestClock.adjust("1 hour")
-          expect(yield* guard.isTrusted(GRACE)).toBe(true)
-          expect(yield* guard.isTrusted(GRACE)).toBe(true)
+          const end = after(40 * DAY)
+          for (let day = 0; day < 40; day++) {
+            expect([day, yield* guard.hasPassed(end)]).toEqual([day, false])
+            yield* TestClock.adjust("1 day")
+          }
+          expect(yield* guard.hasPassed(end)).toBe(true)
         })
       )
     )
   }
+
+  it.effect("a step is forgotten when nothing is left that was there before it", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        skew.offsetMillis += 365 * DAY
+        yield* guard.observe
+        const end = after(360 * DAY)
+        yield* TestClock.adjust("89 days")
+        expect(yield* guard.hasPassed(end)).toBe(false)
+        yield* TestClock.adjust("1 day")
+        expect(yield* guard.hasPassed(end)).toBe(true)
+      })
+    )
+  )
+
+  it.effect("[15] a clock that was ahead and is set right again is believed: it only ever came later", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        skew.offsetMillis = 2 * HOUR
+        yield* guard.observe
+        skew.offsetMillis = 5 * DAY
+        yield* guard.observe
+        yield* TestClock.adjust("1 day")
+        skew.offsetMillis = 0
+        expect(yield* guard.hasPassed(after(DAY))).toBe(true)
+        expect(yield* guard.hasPassed(after(DAY + 1))).toBe(false)
+        // Half of a step ahead undone leaves the other half.
+        skew.offsetMillis = 4 * HOUR
+        yield* guard.observe
+        skew.offsetMillis = HOUR
+        expect(yield* guard.hasPassed(after(DAY))).toBe(true)
+        expect(yield* guard.hasPassed(after(DAY + 1))).toBe(false)
+      })
+    )
+  )
 
   it.effect(
     "[15] a clock set back and set right again between two questions is in doubt if somebody looked meanwhile",
     () =>
       guarded((guard, skew) =>
         Effect.gen(function* () {
-          const deleteAt = DateTime.subtract(TestApp.START, { days: 6 })
-          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(true)
-          skew.offsetMillis = -8 * 86_400_000
+          const date = DateTime.subtract(TestApp.START, { days: 6 })
+          expect(yield* guard.hasPassed(date)).toBe(true)
+          skew.offsetMillis = -8 * DAY
           yield* TestClock.adjust("1 hour")
           yield* guard.observe
           skew.offsetMillis = 0
           yield* TestClock.adjust("1 hour")
           // A date that was set meanwhile, a week too early, has not passed.
-          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(false)
-          yield* TestClock.adjust("23 hours")
-          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(false)
-          yield* TestClock.adjust("1 hour")
-          expect(yield* guard.isTrusted(GRACE, deleteAt)).toBe(true)
+          expect(yield* guard.hasPassed(date)).toBe(false)
         })
       )
-  )
-
-  it.effect("[18] a machine that slept looks like a step: timers stood still and the wall clock did not", () =>
-    guarded((guard, skew) =>
-      Effect.gen(function* () {
-        yield* TestClock.adjust("1 hour")
-        expect(yield* guard.isTrusted(GRACE)).toBe(true)
-        skew.offsetMillis += 3 * 86_400_000
-        yield* TestClock.adjust("1 second")
-        expect(yield* guard.isTrusted(GRACE)).toBe(false)
-      })
-    )
-  )
-
-  it.effect(
-    "[18] a machine that sleeps every night is in doubt for ever, but not about what was long ago either way",
-    () =>
-      guarded((guard, skew) =>
-        Effect.gen(function* () {
-          const deleteAt = DateTime.add(TestApp.START, { hours: 24 })
-          const believed: Array<boolean> = []
-          for (let night = 0; night < 4; night++) {
-            yield* TestClock.adjust("16 hours")
-            skew.offsetMillis += 8 * 3_600_000
-            believed.push(yield* guard.isTrusted(GRACE, deleteAt))
-            expect(yield* guard.isTrusted(GRACE)).toBe(false)
-          }
-          // Awake for 16 and 32 hours; and never by less than it was awake.
-          expect(believed).toEqual([false, true, true, true])
-          skew.offsetMillis += 365 * 86_400_000
-          expect(yield* guard.isTrusted(GRACE, DateTime.add(TestApp.START, { days: 5 }))).toBe(false)
-        })
-      )
-  )
-
-  it.effect("a second step begins the doubt anew, and a step back to what was right is a step", () =>
-    guarded((guard, skew) =>
-      Effect.gen(function* () {
-        skew.offsetMillis = 7_200_000
-        expect(yield* guard.isTrusted(GRACE)).toBe(false)
-        yield* TestClock.adjust("20 hours")
-        skew.offsetMillis = 0
-        expect(yield* guard.isTrusted(GRACE)).toBe(false)
-        yield* TestClock.adjust("20 hours")
-        expect(yield* guard.isTrusted(GRACE)).toBe(false)
-        yield* TestClock.adjust("4 hours")
-        expect(yield* guard.isTrusted(GRACE)).toBe(true)
-      })
-    )
   )
 
   it.effect.prop(
@@ -136,9 +133,145 @@ describe("ClockGuard", () => {
       guarded((guard, skew) =>
         Effect.gen(function* () {
           skew.offsetMillis = offset
-          expect(yield* guard.isTrusted(GRACE)).toBe(Math.abs(offset) <= 60_000)
+          expect(yield* guard.hasPassed(after(offset))).toBe(offset <= 60_000)
         })
       ),
     { fastCheck: { seed: 18, numRuns: 100 } }
+  )
+})
+
+/** An installation whose first package is in use, and then superseded. */
+const superseding = (
+  use: (
+    guard: ClockGuard.ClockGuard,
+    skew: SkewedClock.Skew,
+    id: InstallationId,
+    /** Supersedes the first package, by a clock that is so far off. Gives the row. */
+    supersede: (offMillis?: number) => Effect.Effect<Ledger.Doomed, unknown, KeyPackageStore>,
+    /** The guard is shown the ledger. */
+    see: Effect.Effect<void, unknown, KeyPackageStore>
+  ) => Effect.Effect<void, unknown, KeyPackageStore>
+) =>
+  guarded((guard, skew) =>
+    Effect.gen(function* () {
+      const store = yield* KeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      const rotate = TestApp.withTime(
+        rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }),
+        "1 second"
+      )
+      yield* rotate
+      const context = yield* Effect.context<Effect.Effect.Context<typeof rotate>>()
+      const supersede = (offMillis = 0) =>
+        Effect.gen(function* () {
+          const other = SkewedClock.skew()
+          other.offsetMillis = offMillis
+          const fiber = yield* Effect.fork(
+            rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }).pipe(
+              Effect.provide(SkewedClock.layer(other)),
+              Effect.provide(context)
+            )
+          )
+          yield* TestClock.adjust("1 second")
+          yield* fiber
+          const [first] = (yield* store.getLedger(installationId)).entries
+          return first !== undefined && Ledger.isDoomed(first) ? first : yield* Effect.dieMessage("not superseded")
+        })
+      const see = Effect.flatMap(store.getLedger(installationId), (ledger) => guard.see(installationId, ledger))
+      yield* use(guard, skew, installationId, supersede, see)
+    })
+  ).pipe(Effect.provide(TestApp.layer()))
+
+describe("a row that waits for its date", () => {
+  it.effect("has waited when its date has passed, where all clocks agree, also where the guard never saw it", () =>
+    superseding((guard, _skew, id, supersede, see) =>
+      Effect.gen(function* () {
+        yield* see
+        const row = yield* supersede()
+        yield* TestClock.setTime(DateTime.toEpochMillis(row.deleteAt) - 1)
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+        yield* TestClock.adjust("1 millis")
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(true)
+        expect(yield* guard.hasWaited(id, { ...row, historyId: Ledger.HistoryId.make(99) }, GRACE)).toBe(true)
+      })
+    )
+  )
+
+  it.effect(
+    "[13] [15] does not by a clock that was set months ahead long ago, where another process superseded it",
+    () =>
+      superseding((guard, skew, id, supersede, see) =>
+        Effect.gen(function* () {
+          skew.offsetMillis = 174 * DAY
+          yield* see
+          yield* guard.observe
+          yield* TestClock.adjust("30 hours")
+          const row = yield* supersede()
+          yield* see
+          expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+          yield* TestClock.adjust("23 hours")
+          yield* see
+          expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+          yield* TestClock.adjust("1 hour")
+          expect(yield* guard.hasWaited(id, row, GRACE)).toBe(true)
+        })
+      )
+  )
+
+  it.effect("[13] [15] does not by a clock that was ahead from the beginning, where it was just in use", () =>
+    superseding((guard, _skew, id, supersede, see) =>
+      Effect.gen(function* () {
+        yield* see
+        yield* TestClock.adjust("1 hour")
+        // The other's clock is right, and this one ten days ahead of it.
+        const row = yield* supersede(-10 * DAY)
+        yield* see
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+        yield* TestClock.adjust("22 hours")
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+        yield* TestClock.adjust("1 hour")
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(true)
+      })
+    )
+  )
+
+  it.effect("[15] has, whatever the clock has done, when it was known to wait for a whole grace", () =>
+    superseding((guard, skew, id, supersede, see) =>
+      Effect.gen(function* () {
+        const row = yield* supersede(-8 * DAY)
+        skew.offsetMillis = -8 * DAY
+        yield* guard.observe
+        skew.offsetMillis = 0
+        yield* see
+        yield* TestClock.adjust("23 hours")
+        yield* see
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(false)
+        yield* TestClock.adjust("1 hour")
+        expect(yield* guard.hasWaited(id, row, GRACE)).toBe(true)
+        // Put off meanwhile, as it was served again.
+        const putOff = { ...row, deleteAt: DateTime.add(row.deleteAt, { hours: 2 }) }
+        yield* guard.see(id, { entries: [putOff], quarantined: [], unreadable: [] })
+        expect(yield* guard.hasWaited(id, putOff, GRACE)).toBe(false)
+      })
+    )
+  )
+
+  it.effect("[18] has on a machine that sleeps every night once it was awake for a grace, and never before", () =>
+    superseding((guard, skew, id, supersede, see) =>
+      Effect.gen(function* () {
+        yield* see
+        const row = yield* supersede()
+        yield* see
+        const waited: Array<boolean> = []
+        for (let night = 0; night < 3; night++) {
+          yield* TestClock.adjust("16 hours")
+          skew.offsetMillis += 8 * HOUR
+          yield* see
+          waited.push(yield* guard.hasWaited(id, row, GRACE))
+        }
+        // Awake for 16, 32 and 48 hours.
+        expect(waited).toEqual([false, true, true])
+      })
+    )
   )
 })

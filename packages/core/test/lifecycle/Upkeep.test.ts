@@ -29,7 +29,12 @@ import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
 import * as App from "./SchedulerApp.ts"
 import * as TestApp from "./TestApp.ts"
 
-const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(true) }
+const guard: ClockGuard = {
+  observe: Effect.void,
+  see: () => Effect.void,
+  hasPassed: () => Effect.succeed(true),
+  hasWaited: () => Effect.succeed(true)
+}
 
 /** One upkeep with a look at the network. */
 const look = (id: InstallationId.InstallationId, insist = false) =>
@@ -180,7 +185,10 @@ describe("Upkeep", () => {
         yield* TestClock.setTime(end + 30 * 3_600_000)
         yield* serve(id, first.keyPackage.bytes)
         yield* TestApp.withTime(
-          upkeep(id, { guard: { observe: Effect.void, isTrusted: () => Effect.succeed(false) }, look: true }),
+          upkeep(id, {
+            guard: { ...guard, hasPassed: () => Effect.succeed(false), hasWaited: () => Effect.succeed(false) },
+            look: true
+          }),
           "1 second"
         )
         const [last] = yield* App.history(id)

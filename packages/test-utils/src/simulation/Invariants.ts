@@ -17,6 +17,7 @@ import type { LifecycleEvent } from "@keyward/core/lifecycle/LifecycleEvents"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
 import type { RowState, StoreState } from "./StoreState.ts"
 import { formatTrace, type TraceEntry, type World } from "./World.ts"
 
@@ -247,6 +248,10 @@ export class Watch {
       if (row !== undefined && state.keys.has(row.historyId)) continue
       // Nobody accepts an invitation by a package whose lifetime is over.
       if (serving.notAfter <= this.#world.now) continue
+      // What only a node that lags behind still shows is superseded: its keys are promised as long as those of all such packages.
+      const supersededAt = this.lastKnown.get(serving.ref)
+      const isNewest = this.#world.network.served(id)?.ref === serving.ref
+      if (!isNewest && supersededAt !== undefined && this.#world.now - supersededAt >= this.promise) continue
       if (this.excuses.suspended.has(id)) {
         this.excuses.destroyed.add(serving.ref)
         continue
@@ -329,7 +334,10 @@ export class Watch {
       for (const { deleteAt, historyId, notBefore = 0, ref, state } of rows) {
         const isWaiting = state === "Prepared" || state === "Exposed"
         if (state === "Damaged") this.report("I6", `${historyId} cannot be read, and nobody has noticed`)
-        if ((isWaiting || state === "Published") && newest !== undefined && historyId < newest.historyId) {
+        // A publication supersedes what was before it when it is confirmed: a rotation of just now may wait for that.
+        const isToBeConfirmed = Option.exists(schedule.confirmation, ({ until }) => DateTime.toEpochMillis(until) > now)
+        const isInUse = isWaiting || (state === "Published" && !isToBeConfirmed)
+        if (isInUse && newest !== undefined && historyId < newest.historyId) {
           this.report("I2", `${historyId} is ${state}, has no date of deletion, and ${newest.historyId} is published`)
         }
         // One that was made under a clock that was ahead is not fit to be sent yet.

@@ -131,7 +131,12 @@ describe("upkeep", () => {
         Effect.gen(function* () {
           yield* SqliteApp.start
           const file = yield* SqliteApp.filename
-          const guard: ClockGuard = { observe: Effect.void, isTrusted: () => Effect.succeed(true) }
+          const guard: ClockGuard = {
+            observe: Effect.void,
+            see: () => Effect.void,
+            hasPassed: () => Effect.succeed(true),
+            hasWaited: () => Effect.succeed(true)
+          }
           const id = yield* Effect.gen(function* () {
             const { installationId } = yield* SqliteApp.register
             yield* rotate(installationId)
