@@ -193,7 +193,7 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     const lookedAt = new Set<InstallationId>()
     const memory = Reachability.memory()
     /** Installations to look at because the clock was set back, now or by an earlier process: their deadlines lie too far ahead. */
-    let startled: Array<InstallationId> = []
+    const startled = new Set<InstallationId>()
     let latest = yield* Clock.currentTimeMillis
     /** Whether this is the first round. */
     let isFirst = true
@@ -222,6 +222,10 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     const work = (installationId: InstallationId, look: boolean): Effect.Effect<void> =>
       Effect.gen(function* () {
         const result = yield* Effect.either(run(installationId, false, look))
+        // A lease or a store that was not to be had puts the look off.
+        const isPutOff =
+          look && Either.isLeft(result) && (result.left._tag === "LeaseError" || result.left._tag === "StorageError")
+        if (isPutOff) startled.add(installationId)
         if (Either.isLeft(result)) {
           const error = result.left
           yield* Effect.logWarning(`upkeep of installation ${installationId}: ${error.message}`)
@@ -237,8 +241,9 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
         // What has brought something about may be begun again at once; what has not must not.
         const hasProgressed =
           Either.isRight(result) && (Option.isSome(result.right.published) || result.right.erased > 0)
-        if (!hasProgressed && (yield* isStillDue(installationId))) yield* coolDown(installationId, pauseAfter)
-        else cooling.delete(installationId)
+        if (isPutOff || (!hasProgressed && (yield* isStillDue(installationId)))) {
+          yield* coolDown(installationId, pauseAfter)
+        } else cooling.delete(installationId)
       }).pipe(
         // A defect is a bug, and must not end the upkeep of all others.
         Effect.catchAllDefect((defect) =>
@@ -270,32 +275,36 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
         const all = yield* store.findDue({ now: END_OF_TIME, limit: Number.MAX_SAFE_INTEGER })
         // Whatever waits longer than from one look to the next was put off under a clock that an earlier process had.
         const furthest = millis + LOOKS_APART * Duration.toMillis(probeInterval)
-        startled = all
-          .filter(({ dueAt }) => !isFirst || DateTime.toEpochMillis(dueAt) > furthest)
-          .map(({ installationId }) => installationId)
+        for (const { dueAt, installationId } of all) {
+          if (!isFirst || DateTime.toEpochMillis(dueAt) > furthest) startled.add(installationId)
+        }
       }
       isFirst = false
       latest = millis
       const room = Math.min(concurrency - running.size, bucket.available(millis))
-      const begin = (installationId: InstallationId, look: boolean) => {
+      const begin = (installationId: InstallationId) => {
         bucket.take()
         running.add(installationId)
-        return FiberSet.run(fibers, work(installationId, look))
+        return FiberSet.run(fibers, work(installationId, startled.delete(installationId)))
       }
       if (room > 0) {
         const except = new Set([...running, ...resting.map(([id]) => id)])
         const due = yield* store.findDue({ now, limit: room, except })
-        for (const { installationId } of due) yield* begin(installationId, false)
-        for (const installationId of startled.splice(0, room - due.length)) {
-          if (!running.has(installationId)) yield* begin(installationId, true)
+        for (const { installationId } of due) yield* begin(installationId)
+        let left = room - due.length
+        for (const installationId of startled) {
+          if (left === 0) break
+          // One that is being worked on, or rests, is looked at afterwards.
+          if (except.has(installationId)) continue
+          left -= 1
+          yield* begin(installationId)
         }
-        if (due.length > 0) yield* Metric.set(activeInstallations, running.size)
-        if (due.length === room && bucket.wait > 0) return bucket.wait
+        if (left < room) yield* Metric.set(activeInstallations, running.size)
+        if (left === 0 && bucket.wait > 0) return bucket.wait
       } else if (running.size < concurrency) {
         return bucket.wait
       }
       // With all hands busy, the first that is free wakes the loop.
-      if (startled.length > 0 && running.size < concurrency) return bucket.wait
       const next = yield* store.nextDueAt(now)
       const waits = [
         Duration.toMillis(nap),

@@ -21,6 +21,7 @@ import { aroundApi, aroundStore } from "@keyward/test-utils/simulation/Ports"
 import * as SkewedClock from "@keyward/test-utils/simulation/SkewedClock"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -163,6 +164,72 @@ describe("wrong clocks", () => {
       const second = yield* expectServedOpens(id)
       expect(second.historyId).toBeGreaterThan(first.historyId)
       expect(Option.getOrThrow(yield* store.getInstallation(id)).schedule.failures).toEqual(Option.none())
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[15] one that was being worked on when the clock was set back is looked at afterwards", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const busy = yield* App.register()
+      const other = yield* App.register({ owner: "22" })
+      const skew = SkewedClock.skew()
+      const right = yield* Effect.clock
+      const api = yield* ApiClient
+      const entered = yield* Deferred.make<void>()
+      const gate = yield* Deferred.make<void>()
+      let isGated = false
+      const gated = aroundApi(api, (operation, run) =>
+        Effect.suspend(() => {
+          const wait = Effect.zipRight(Deferred.succeed(entered, undefined), Deferred.await(gate))
+          const answer = Effect.withClock(run, right)
+          return isGated && operation === "fetchKeyPackages" ? Effect.zipRight(wait, answer) : answer
+        })
+      )
+      const on = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        effect.pipe(Effect.provideService(ApiClient, gated), Effect.provide(SkewedClock.layer(skew)))
+      yield* rotate(busy)
+      const [first] = yield* App.history(busy)
+      if (first?._tag !== "Superseded") return expect.fail("not superseded")
+      yield* on(App.startScheduler())
+      yield* TestClock.setTime(DateTime.toEpochMillis(first.deleteAt) - 60_000)
+      yield* TestClock.adjust("30 seconds")
+      isGated = true
+      yield* TestClock.adjust("31 seconds")
+      // Its cleaning waits for the network's answer.
+      yield* Deferred.await(entered)
+      isGated = false
+      skew.offsetMillis = -5 * 86_400_000
+      yield* on(queueKeyRotation(other))
+      yield* TestClock.adjust("10 seconds")
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("10 seconds")
+      const { schedule } = Option.getOrThrow(yield* store.getInstallation(busy))
+      const byThisClock = DateTime.subtract(yield* DateTime.now, { days: 5 })
+      const probeAt = Option.getOrThrow(schedule.probeAt)
+      expect(DateTime.lessThan(probeAt, DateTime.add(byThisClock, { hours: 36 }))).toBe(true)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[15] one whose lease somebody held when the clock was set back is looked at once that is over", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const held = yield* App.register()
+      const other = yield* App.register({ owner: "22" })
+      const { on, skew } = yield* machine
+      yield* on(App.startScheduler())
+      yield* TestClock.adjust("1 hour")
+      skew.offsetMillis = -5 * 86_400_000
+      const byThisClock = Effect.map(DateTime.now, DateTime.subtract({ days: 5 }))
+      const lease = yield* store.acquireLease(held, { now: yield* byThisClock, duration: Duration.minutes(1) })
+      yield* on(queueKeyRotation(other))
+      yield* TestClock.adjust("10 seconds")
+      yield* store.releaseLease(lease)
+      yield* TestClock.adjust("2 minutes")
+      const { schedule } = Option.getOrThrow(yield* store.getInstallation(held))
+      const latest = DateTime.add(yield* byThisClock, { hours: 36 })
+      expect(Option.exists(schedule.probeAt, DateTime.lessThan(latest))).toBe(true)
     }).pipe(Effect.provide(App.layer()))
   )
 
