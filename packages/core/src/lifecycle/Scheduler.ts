@@ -230,6 +230,7 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
           const error = result.left
           yield* Effect.logWarning(`upkeep of installation ${installationId}: ${error.message}`)
           if (error._tag === "LeaseError" && error.reason === "Held") {
+            bucket.giveBack()
             // Somebody else is at it; what it leaves is seen when its lease is over at the latest.
             return yield* coolDown(installationId, (count) =>
               Math.min(pauseAfter(count), Duration.toMillis(leaseDuration))

@@ -18,7 +18,9 @@ import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
 import { aroundStore } from "@keyward/test-utils/simulation/Ports"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
@@ -360,6 +362,54 @@ describe("Scheduler", () => {
       expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
       expect((yield* App.history(id)).length).toBeGreaterThanOrEqual(1)
     }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped("[76] one whose lease somebody else holds takes nothing from the rotations of others", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const held = yield* App.register()
+      const free = yield* App.register({ owner: "22" })
+      yield* App.startScheduler({ burst: 1, perMinute: 0.01 })
+      // The looks at the start.
+      yield* TestClock.adjust("5 hours")
+      const rows = (yield* App.history(free)).length
+      yield* store.acquireLease(held, { now: yield* DateTime.now, duration: Duration.minutes(5) })
+      yield* queueKeyRotation(held)
+      yield* TestClock.adjust("1 second")
+      yield* queueKeyRotation(free)
+      yield* TestClock.adjust("2 minutes")
+      expect((yield* App.history(free)).length).toBe(rows + 1)
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped(
+    "readBack: what a Welcome asks for while a confirmation is outstanding waits for no look that came due",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        const [first] = yield* App.history(id)
+        yield* App.startScheduler()
+        yield* TestClock.adjust("1 minute")
+        const { schedule } = Option.getOrThrow(yield* store.getInstallation(id))
+        yield* TestClock.setTime(DateTime.toEpochMillis(Option.getOrThrow(schedule.probeAt)) - 30_000)
+        const rotation = yield* Effect.fork(
+          rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false })
+        )
+        yield* TestClock.adjust("10 millis")
+        yield* Fiber.join(rotation)
+        const old = first?.keyPackage.bytes ?? new Uint8Array()
+        yield* Effect.flatMap(NodeState.NodeState, ({ keyPackages }) =>
+          keyPackages.put(InstallationId.toPublicKey(id), old)
+        )
+        yield* TestClock.adjust("5 minutes")
+        const rows = (yield* App.history(id)).length
+        yield* queueKeyRotationAfterWelcome(id)
+        yield* TestClock.adjust("20 seconds")
+        expect((yield* App.history(id)).length).toBe(rows + 1)
+      }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
   it.scoped("a deadline that other hands have written, with nothing due, is put right and does not spin", () =>
