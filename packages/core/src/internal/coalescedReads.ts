@@ -68,10 +68,19 @@ const gather = <K, A>(
     })
   }
 
-  const flush = Effect.suspend(() => {
+  /** Asks for all that a turn has gathered. Cut short, also before it has begun, nobody goes on waiting. */
+  const askTogether = Effect.suspend(() => {
     const all = gathered
-    gathered = []
-    return Effect.forEach(Arr.chunksOf(all, limit), answer, { concurrency: "unbounded", discard: true })
+    const flush = Effect.suspend(() => {
+      gathered = []
+      return Effect.forEach(Arr.chunksOf(all, limit), answer, { concurrency: "unbounded", discard: true })
+    })
+    return Effect.onInterrupt(Effect.interruptible(Effect.zipRight(eventLoop.turn, flush)), () =>
+      Effect.suspend(() => {
+        if (gathered === all) gathered = []
+        return Effect.forEach(all, (waiting) => Deferred.interrupt(waiting.answer), { discard: true })
+      })
+    )
   })
 
   return (key) =>
@@ -79,11 +88,7 @@ const gather = <K, A>(
       const answer = yield* Deferred.make<A, ApiClientError>()
       // The first of a turn has it end, also where it is interrupted itself: the others wait for that.
       yield* Effect.uninterruptible(
-        Effect.suspend(() =>
-          gathered.push({ key, answer }) === 1
-            ? Effect.forkIn(Effect.interruptible(Effect.zipRight(eventLoop.turn, flush)), scope)
-            : Effect.void
-        )
+        Effect.suspend(() => (gathered.push({ key, answer }) === 1 ? Effect.forkIn(askTogether, scope) : Effect.void))
       )
       return yield* Deferred.await(answer)
     })
@@ -91,7 +96,7 @@ const gather = <K, A>(
 
 /**
  * The same API, in which single look-ups of packages and logs that are asked in the same turn of the event loop share a request.
- * A request ends with the scope.
+ * A request ends with the scope, and whoever waits for it, or asks later, is interrupted.
  */
 export const make = (api: ApiClient["Type"]): Effect.Effect<ApiClient["Type"], never, Scope.Scope> =>
   Effect.map(Effect.scope, (scope) => {

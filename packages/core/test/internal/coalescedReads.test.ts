@@ -4,11 +4,15 @@ import { InboxId } from "@keyward/core/identity/InboxId"
 import { InstallationId } from "@keyward/core/identity/InstallationId"
 import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import { ApiClient, ApiClientError } from "@keyward/core/ports/ApiClient"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import * as coalescedReads from "../../src/internal/coalescedReads.ts"
 
 const id = (index: number) => InstallationId.make(index.toString(16).padStart(64, "0"))
@@ -100,6 +104,38 @@ describe("coalescedReads", () => {
       yield* Effect.provideService(attempts, LifecycleSettings, { ...settings, attemptTimeout: Duration.millis(20) })
     }).pipe(Effect.scoped, Effect.timeout("5 seconds"), Effect.provide(silent.layer))
   })
+
+  for (const [title, closeWhen] of [
+    ["before it has begun", "asked"],
+    ["while it is under way", "begun"],
+    ["before anybody asked", "before"]
+  ] as const) {
+    it.live(`whoever waits for a shared request whose scope is closed ${title} learns of it`, () =>
+      Effect.gen(function* () {
+        for (const count of [1, 2]) {
+          const begun = yield* Deferred.make<void>()
+          const silent = recording(() => Effect.zipRight(Deferred.succeed(begun, undefined), Effect.never))
+          const scope = yield* Scope.make()
+          const api = yield* Effect.flatMap(ApiClient, coalescedReads.make).pipe(
+            Effect.provide(silent.layer),
+            Effect.provideService(Scope.Scope, scope)
+          )
+          const close = Scope.close(scope, Exit.void)
+          if (closeWhen === "before") yield* close
+          const asking = yield* Effect.fork(fetchEach(api, count))
+          yield* Effect.yieldNow()
+          if (closeWhen === "begun") yield* Deferred.await(begun)
+          if (closeWhen !== "before") yield* close
+          const exit = yield* Effect.timeoutOption(Fiber.await(asking), "5 seconds")
+          expect(Option.map(exit, Exit.isInterrupted)).toEqual(Option.some(true))
+          expect(silent.sizes).toEqual(closeWhen === "begun" ? [count] : [])
+          // Nor does one that comes later wait for ever.
+          const later = yield* Effect.timeoutOption(Effect.exit(api.fetchKeyPackages([id(9)])), "5 seconds")
+          expect(Option.map(later, Exit.isInterrupted)).toEqual(Option.some(true))
+        }
+      })
+    )
+  }
 
   it.live("an answer that is too short is asked again for those it leaves out", () => {
     const short = recording((ids) =>
