@@ -102,7 +102,7 @@ const millis = DateTime.toEpochMillis
 
 /**
  * The store over a SQLite client that the app has already; the key package store may use the same. Its settings are left
- * alone, but for those of the transactions.
+ * alone.
  *
  * Inside a transaction of that client every method takes part in it, and is what the app's own statements are: kept with them
  * or undone with them.

@@ -113,6 +113,18 @@ describe("SqliteAssociationStateCache", () => {
     )
   }
 
+  it.scoped("leaves the settings of a client alone", () =>
+    Effect.gen(function* () {
+      const path = yield* filename
+      yield* Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql.unsafe("PRAGMA synchronous = NORMAL")
+        yield* (yield* SqliteAssociationStateCache.make).put([put])
+        expect(yield* sql.unsafe("PRAGMA synchronous")).toEqual([{ synchronous: 1 }])
+      }).pipe(Effect.provide(SqliteClient.layer({ filename: path })))
+    })
+  )
+
   it.scoped("keeps what the first schema has, and notes the second", () =>
     Effect.gen(function* () {
       const path = yield* filename

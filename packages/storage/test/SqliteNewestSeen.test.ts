@@ -93,6 +93,21 @@ describe("SqliteNewestSeen", () => {
     })
   )
 
+  it.scoped("leaves the settings of a client alone", () =>
+    Effect.gen(function* () {
+      const path = yield* filename
+      yield* withClient(path, (sql) =>
+        Effect.gen(function* () {
+          yield* sql.unsafe("PRAGMA synchronous = NORMAL")
+          yield* Effect.provide(see(seen(1, 10n)), SqliteNewestSeen.layerClient()).pipe(
+            Effect.provideService(SqlClient.SqlClient, sql)
+          )
+          expect(yield* sql.unsafe("PRAGMA synchronous")).toEqual([{ synchronous: 1 }])
+        })
+      )
+    })
+  )
+
   it.scoped("[65] a row that cannot be read is as good as not there, and is replaced", () =>
     Effect.gen(function* () {
       const path = yield* filename

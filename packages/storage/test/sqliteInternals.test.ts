@@ -14,7 +14,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { fromDriver, reasonOfCode } from "../src/internal/sqliteErrors.ts"
 import * as transactions from "../src/internal/sqliteTransaction.ts"
-import { filename } from "./fixture.ts"
+import { filename, withSql } from "./fixture.ts"
 
 const setUp = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -240,6 +240,46 @@ describe("writes that wait at the same time", () => {
       expect(yield* read(numbers)).toContain(99)
     }).pipe(Effect.provide(memory))
   )
+
+  for (const [name, level] of [
+    ["OFF", 0],
+    ["NORMAL", 1],
+    ["FULL", 2],
+    ["EXTRA", 3]
+  ] as const) {
+    it.scoped(
+      `leave a connection at synchronous=${name}, whatever became of them, and are as durable as they say`,
+      () =>
+        Effect.gen(function* () {
+          const path = yield* filename
+          yield* Effect.gen(function* () {
+            const sql = yield* SqlClient.SqlClient
+            yield* sql.unsafe("PRAGMA busy_timeout = 0")
+            yield* sql.unsafe(`PRAGMA synchronous = ${name}`)
+            const { execute, query, write, writeUnsynced } = yield* transactions.make(sql)
+            const now = Effect.map(query("SELECT synchronous FROM pragma_synchronous"), ([row]) => row?.["synchronous"])
+            expect(yield* write(now)).toBe(Math.max(level, 2))
+            expect(yield* now).toBe(level)
+            expect(yield* writeUnsynced(now)).toBe(Math.min(level, 1))
+            expect(yield* now).toBe(level)
+            for (const one of [write, writeUnsynced]) {
+              yield* Effect.flip(one(Effect.fail("no")))
+              yield* Effect.flip(one(Effect.zipRight(execute("ROLLBACK"), Effect.fail("broken"))))
+              expect(yield* now).toBe(level)
+              // Another process writes: it cannot even begin.
+              yield* withSql(path, (other) =>
+                Effect.gen(function* () {
+                  yield* other.unsafe("BEGIN IMMEDIATE")
+                  yield* Effect.flip(one(Effect.void))
+                  yield* other.unsafe("ROLLBACK")
+                })
+              )
+              expect(yield* now).toBe(level)
+            }
+          }).pipe(Effect.provide(SqliteClient.layer({ filename: path })))
+        })
+    )
+  }
 
   it.effect("wait for the disk if one of them does, and only then", () =>
     Effect.gen(function* () {

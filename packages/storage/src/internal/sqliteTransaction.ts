@@ -26,11 +26,17 @@ export const retryBusy = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
   Effect.retry(effect, { schedule: backoff, while: (error) => error instanceof StorageError && error.isRetryable })
 
 /** Preparing throws, where running fails: both become an `SqlError`. */
-const execute = (connection: Connection, statement: string): Effect.Effect<void, SqlError> =>
-  Effect.try({
-    try: () => connection.executeUnprepared(statement, [], undefined),
-    catch: (cause) => new SqlError({ cause, message: "Failed to prepare statement" })
-  }).pipe(Effect.flatten, Effect.asVoid)
+const execute = (connection: Connection, statement: string) =>
+  Effect.flatten(
+    Effect.try({
+      try: () => connection.executeUnprepared(statement, [], undefined),
+      catch: (cause) => new SqlError({ cause, message: "Failed to prepare statement" })
+    })
+  )
+
+/** The levels of `PRAGMA synchronous`: whether a commit waits for the disk. */
+const NORMAL = 1
+const FULL = 2
 
 /** What a statement can be given. */
 export type Parameter = string | number | bigint | Uint8Array | null
@@ -128,7 +134,10 @@ const SAVEPOINT = "keyward_body"
 export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlError> =>
   Effect.gen(function* () {
     const own = yield* Effect.scoped(sql.reserve)
-    const run = (statement: string) => execute(own, statement)
+    const run = (statement: string) => Effect.asVoid(execute(own, statement))
+    const setLevel = (level: number) => run(`PRAGMA synchronous = ${level}`)
+    /** Never prepared ahead: SQLite answers while it prepares. */
+    const getLevel = Effect.map(execute(own, "PRAGMA synchronous"), ([row]) => Number(row?.["synchronous"]))
     const query: Transactions["query"] = (text, ...parameters) => own.execute(text, parameters, undefined)
     const waiting: Array<Waiting> = []
     let isLed = false
@@ -233,20 +242,25 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           isBroken: false
         }
         current = group
-        yield* Effect.tapError(
-          Effect.zipRight(run(`PRAGMA synchronous = ${group.isDurable ? "FULL" : "NORMAL"}`), run("BEGIN IMMEDIATE")),
-          (error) =>
-            // Another process writes, or nobody can: it would be the same for each, one after the other.
-            Effect.sync(() => {
-              for (const member of waiting.splice(0)) tell(member, { _tag: "Fail", error })
-            })
+        // Another process writes, or nobody can: it would be the same for each, one after the other.
+        const failAll = (error: SqlError) =>
+          Effect.sync(() => {
+            for (const member of waiting.splice(0)) tell(member, { _tag: "Fail", error })
+          })
+        const level = yield* Effect.tapError(getLevel, failAll)
+        const needed = group.isDurable ? Math.max(level, FULL) : Math.min(level, NORMAL)
+        return yield* Effect.gen(function* () {
+          const begin =
+            needed === level ? run("BEGIN IMMEDIATE") : Effect.zipRight(setLevel(needed), run("BEGIN IMMEDIATE"))
+          yield* Effect.tapError(begin, failAll)
+          const mine = yield* runBody(restore(body), group)
+          if (!isAlone) yield* admitAll(group)
+          const outcome = yield* commit(group)
+          return [mine, outcome] as const
+        }).pipe(
+          // For whoever shares the connection. It fails for want of memory alone, and then nothing else succeeds.
+          Effect.ensuring(needed === level ? Effect.void : Effect.ignore(setLevel(level)))
         )
-        const mine = yield* runBody(restore(body), group)
-        if (!isAlone) yield* admitAll(group)
-        const outcome = yield* commit(group)
-        // For whoever shares the connection. Where it fails, the next write sets it again.
-        if (!group.isDurable) yield* Effect.ignore(run("PRAGMA synchronous = FULL"))
-        return [mine, outcome] as const
       }).pipe(
         Effect.scoped,
         Effect.onExit((exit) => end(Exit.map(exit, ([, outcome]) => outcome))),
