@@ -17,6 +17,7 @@ import {
   atT0,
   filename,
   insertion,
+  installed,
   packageOf,
   populate,
   proofs,
@@ -274,6 +275,28 @@ describe("history ids", () => {
     )
   }
 
+  for (const id of ["1152921504606846976", "9223372036854775807"]) {
+    it.effect(`[72] go on where they were once a row was inserted as ${id}, which no number can name`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        const { one } = yield* withStore(file, populate)
+        yield* damage(
+          file,
+          // The tombstone of a package that came later than all that are left.
+          `INSERT INTO keyward_retired_key_packages VALUES (8, '${one.installation.installationId}',
+            '${"ab".repeat(32)}', x'${"cd".repeat(32)}', NULL, 1, 1, 'Superseded')`,
+          // As an import does, and with it SQLite counts on from there.
+          `INSERT INTO keyward_key_packages SELECT ${id}, installation_id, state, rotation_trigger, '${"0e".repeat(32)}',
+            key_package, not_before, not_after, randomblob(32), post_quantum_key, created_at, exposed_at, published_at,
+            superseded_by, superseded_at, rejected_at, delete_at FROM keyward_key_packages WHERE history_id = 3`
+        )
+        const marked = yield* withStore(file, rotate(one.installation, one.lease, 20))
+        expect(marked.published.historyId).toBe(9)
+      }).pipe(Effect.scoped)
+    )
+  }
+
   it.effect("[72] of a tombstone that no number can name keeps nobody from going on", () =>
     Effect.gen(function* () {
       yield* atT0
@@ -507,6 +530,30 @@ describe("an installation whose numbers are wrong", () => {
             expect(yield* store.getInstallationKey(installationId)).toMatchObject({ installationId })
             const intent = { ...randomOne(Arbitraries.intent, 77), label: "another" }
             expect((yield* store.findOrCreateInstallation(intent)).label).toBe("another")
+          })
+        )
+      }).pipe(Effect.scoped)
+    )
+  }
+
+  for (const seq of ["1152921504606846976", "9223372036854775807"]) {
+    it.effect(`one was inserted as ${seq}: others can be made, and their keys open at once`, () =>
+      Effect.gen(function* () {
+        yield* atT0
+        const file = yield* filename
+        yield* withStore(file, populate)
+        yield* damage(
+          file,
+          `INSERT INTO keyward_installations SELECT ${seq}, '${"0e".repeat(32)}', inbox_id, 'other', created_at,
+            sealing_key_id, sealed_key, registration, identity_update, registered_at, schedule, due_at
+            FROM keyward_installations WHERE seq = 1`
+        )
+        yield* withStore(
+          file,
+          Effect.gen(function* () {
+            const store = yield* KeyPackageStore
+            const { installationId } = (yield* installed(3)).installation
+            expect(yield* store.getInstallationKey(installationId)).toMatchObject({ installationId })
           })
         )
       }).pipe(Effect.scoped)

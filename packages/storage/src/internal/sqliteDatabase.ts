@@ -82,6 +82,20 @@ const renumber = (table: string) => `WITH renamed AS (
     FROM keyward_key_packages WHERE history_id NOT ${NAMED})
   UPDATE ${table} SET history_id = after FROM renamed WHERE history_id = before`
 
+/**
+ * The counters of ids go on from the largest that is there, as if an id that cannot be named had never been given out: nothing can
+ * be inserted after the last number that SQLite has.
+ */
+const countOnFrom = (table: string, largest: string) =>
+  `UPDATE sqlite_sequence SET seq = (${largest}) WHERE name = '${table}' AND seq > ${Number.MAX_SAFE_INTEGER}`
+
+const countPackagesOn = countOnFrom(
+  "keyward_key_packages",
+  `SELECT max(0, coalesce(max(history_id), 0)) FROM
+    (SELECT history_id FROM keyward_key_packages UNION ALL SELECT history_id FROM keyward_retired_key_packages)
+    WHERE history_id ${NAMED}`
+)
+
 interface Repair {
   readonly what: string
   /** Finds a row if there is something to repair. */
@@ -122,7 +136,8 @@ const repairs: ReadonlyArray<Repair> = [
       `UPDATE keyward_installations SET due_at = 0, schedule = json_set(schedule, '$.cleanAt', 0)
       WHERE json_valid(schedule) AND installation_id IN
         (SELECT installation_id FROM keyward_key_packages WHERE history_id NOT ${NAMED})`,
-      renumber("keyward_key_packages")
+      renumber("keyward_key_packages"),
+      countPackagesOn
     ]
   },
   {
@@ -139,7 +154,8 @@ const repairs: ReadonlyArray<Repair> = [
         SELECT seq AS before, (SELECT coalesce(max(seq), 0) FROM keyward_installations
           WHERE seq BETWEEN 1 AND ${Number.MAX_SAFE_INTEGER}) + row_number() OVER (ORDER BY seq) AS after
         FROM keyward_installations WHERE seq < 1 OR seq > ${Number.MAX_SAFE_INTEGER})
-      UPDATE keyward_installations SET seq = after FROM renamed WHERE seq = before`
+      UPDATE keyward_installations SET seq = after FROM renamed WHERE seq = before`,
+      countOnFrom("keyward_installations", "SELECT max(seq) FROM keyward_installations")
     ]
   },
   {
