@@ -75,8 +75,9 @@ const storeRowsInOrderOfArrival = Effect.gen(function* () {
     state BLOB NOT NULL,
     PRIMARY KEY (inbox_id, sequence_id)
   ) STRICT`
-  yield* sql`INSERT INTO keyward_identity_updates SELECT * FROM keyward_identity_updates_1`
-  yield* sql`INSERT INTO keyward_association_states SELECT * FROM keyward_association_states_1`
+  // A row that other hands have broken is as good as not there: it is read from the network again.
+  yield* sql`INSERT OR IGNORE INTO keyward_identity_updates SELECT * FROM keyward_identity_updates_1`
+  yield* sql`INSERT OR IGNORE INTO keyward_association_states SELECT * FROM keyward_association_states_1`
   yield* sql`DROP TABLE keyward_identity_updates_1`
   yield* sql`DROP TABLE keyward_association_states_1`
 })

@@ -127,9 +127,10 @@ export const make = (
       Effect.provideService(SqlClient.SqlClient, sql),
       on("write", "open")
     )
-    // Whatever the number was, it is right from here on.
+    // Whatever the number was, and whether there was one, it is right from here on.
     yield* query(
-      "UPDATE keyward_newest_seen_size SET size = (SELECT count(*) FROM keyward_newest_seen) RETURNING size"
+      `INSERT OR REPLACE INTO keyward_newest_seen_size (id, size)
+        SELECT 1, count(*) FROM keyward_newest_seen RETURNING size`
     ).pipe(Effect.flatMap(sizeOf), Effect.flatMap(forgetAllBut), on("writeUnsynced", "open"))
 
     /** What is known of these installations. */

@@ -125,7 +125,7 @@ describe("SqliteAssociationStateCache", () => {
     })
   )
 
-  it.scoped("keeps what the first schema has, and notes the second", () =>
+  it.scoped("[65] keeps what the first schema has but for rows that break its checks, and notes the second", () =>
     Effect.gen(function* () {
       const path = yield* filename
       const client = SqliteClient.layer({ filename: path })
@@ -151,6 +151,10 @@ describe("SqliteAssociationStateCache", () => {
         )`
         yield* sql`INSERT INTO keyward_identity_migrations (migration_id, name) VALUES (1, 'create_identity_cache')`
         yield* sql`INSERT INTO keyward_identity_updates VALUES (${inboxId}, 5, 7, x'0102')`
+        // Rows that other hands have broken keep nothing else back.
+        yield* sql.unsafe("PRAGMA ignore_check_constraints = ON")
+        yield* sql`INSERT INTO keyward_identity_updates VALUES ('short', 5, 7, x'0102')`
+        yield* sql`INSERT INTO keyward_association_states VALUES ('short', 5, x'0102')`
         yield* sql`INSERT INTO keyward_association_states VALUES (${inboxId}, 5, ${Codec.encode(state)})`
       }).pipe(Effect.provide(client))
 

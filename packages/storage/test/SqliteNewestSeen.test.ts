@@ -108,6 +108,22 @@ describe("SqliteNewestSeen", () => {
     })
   )
 
+  it.scoped("[65] a count that is gone is counted anew when the memory is opened", () =>
+    Effect.gen(function* () {
+      const path = yield* filename
+      const layer = Layer.fresh(SqliteNewestSeen.layer({ filename: path }))
+      yield* Effect.provide(see(seen(1, 10n)), layer)
+      yield* withClient(path, (sql) => sql`DELETE FROM keyward_newest_seen_size`)
+      expect(yield* Effect.provide(see(seen(1, 9n), seen(2, 9n)), layer)).toEqual([
+        Option.some(seen(1, 10n)),
+        Option.none()
+      ])
+      yield* withClient(path, (sql) =>
+        Effect.map(sql`SELECT size FROM keyward_newest_seen_size`, (rows) => expect(rows).toEqual([{ size: 2 }]))
+      )
+    })
+  )
+
   it.scoped("[65] a row that cannot be read is as good as not there, and is replaced", () =>
     Effect.gen(function* () {
       const path = yield* filename
