@@ -22,7 +22,7 @@ export interface WelcomeProgressReport {
   /**
    * The moment at which the latest complete reading began: every Welcome that the network had then has been handed over
    * durably, or failed for good. Only the lowest unresolved Welcome counts, so the time may go backwards; none while no
-   * reading has been complete.
+   * reading has been complete. A time that lies ahead is as good as none.
    */
   readonly completeAsOf: Option.Option<DateTime.Utc>
   /** When a reading was last tried since the process started, whatever came of it. */
