@@ -31,6 +31,10 @@ export const backoff = (attempts: number): Schedule.Schedule<unknown, unknown> =
     Schedule.modifyDelay((error, delay) => Duration.min(MAX_DELAY, Duration.max(delay, retryAfter(error))))
   )
 
+/** Whether the same call may succeed before long. */
+const isTransient = (error: unknown): boolean =>
+  error instanceof ApiClientError && error.isRetryable && Duration.lessThanOrEqualTo(retryAfter(error), MAX_DELAY)
+
 /**
  * Repeats a call, whose request is the same bytes each time, while its failure is transient: `attempts` times in all.
  * Fails with the last attempt's error.
@@ -41,10 +45,15 @@ export const backoff = (attempts: number): Schedule.Schedule<unknown, unknown> =
 export const retryTransient =
   (attempts: number) =>
   <A, E, R>(call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.retry(call, {
-      schedule: backoff(attempts),
-      while: (error) =>
-        error instanceof ApiClientError && error.isRetryable && Duration.lessThanOrEqualTo(retryAfter(error), MAX_DELAY)
+    // The schedule begins with the first failure: driving one costs more than the rest of a call that succeeds.
+    Effect.catchIf(call, isTransient, (error) => {
+      let next: Effect.Effect<A, E, R> = Effect.fail(error)
+      const attempt = Effect.suspend(() => {
+        const now = next
+        next = call
+        return now
+      })
+      return Effect.retry(attempt, { schedule: backoff(attempts), while: isTransient })
     })
 
 /**
