@@ -74,6 +74,19 @@ export const eventsTotal: Metric.Metric.Counter<number> = Metric.counter("keywar
   incremental: true
 })
 
+type Kind = LifecycleEvent["_tag"]
+
+/** The counter of each kind that there was so far: a tagged metric is made and hashed once. */
+const counters = new Map<Kind, Metric.Metric.Counter<number>>()
+
+const counterOf = (kind: Kind): Metric.Metric.Counter<number> => {
+  const known = counters.get(kind)
+  if (known !== undefined) return known
+  const counter = Metric.tagged(eventsTotal, "event", kind)
+  counters.set(kind, counter)
+  return counter
+}
+
 /**
  * Where events go, and where they can be read. Unless `layer` is given, they are counted and go nowhere.
  *
@@ -113,7 +126,7 @@ export const layer: Layer.Layer<never> = Layer.scoped(
  */
 export const emit = (event: LifecycleEvent): Effect.Effect<void> =>
   Effect.zipRight(
-    Metric.update(Metric.tagged(eventsTotal, "event", event._tag), 1),
+    Metric.update(counterOf(event._tag), 1),
     Effect.flatMap(LifecycleEvents, ({ publish }) => publish(event))
   )
 
