@@ -27,6 +27,7 @@ import * as leases from "./internal/sqliteLeases.ts"
 import * as ledger from "./internal/sqliteLedger.ts"
 import * as retirement from "./internal/sqliteRetirement.ts"
 import * as rows from "./internal/sqliteRows.ts"
+import type { Ownership } from "./internal/sqliteTransaction.ts"
 
 /**
  * Where the database is.
@@ -47,9 +48,11 @@ export interface Options {
  * @since 1.0.0
  * @category constructors
  */
-export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClient.SqlClient | KeySealer> = Effect.map(
-  open,
-  (database) =>
+export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClient.SqlClient | KeySealer> =
+  Effect.flatMap(SqlClient.SqlClient, (client) => makeOn(client, { isPrivate: false }))
+
+const makeOn = (client: SqlClient.SqlClient, ownership: Ownership) =>
+  Effect.map(open(client, ownership), (database) =>
     KeyPackageStore.of({
       ...installations.make(database),
       ...leases.make(database),
@@ -57,7 +60,7 @@ export const make: Effect.Effect<KeyPackageStore["Type"], StorageError, SqlClien
       ...ledger.make(database),
       ...retirement.make(database)
     })
-)
+  )
 
 /**
  * The store over the app's own SQLite client, as `make`.
@@ -80,7 +83,7 @@ export const layerClient: Layer.Layer<KeyPackageStore, StorageError, SqlClient.S
 export const layer = (options: Options): Layer.Layer<KeyPackageStore, StorageError, KeySealer> =>
   Layer.scoped(
     KeyPackageStore,
-    Effect.flatMap(openFile(options), (client) => Effect.provideService(make, SqlClient.SqlClient, client))
+    Effect.flatMap(openFile(options), (client) => makeOn(client, { isPrivate: true }))
   )
 
 /**
@@ -142,7 +145,7 @@ export const resealAll: (options: Options) => Effect.Effect<Resealed, StorageErr
   "SqliteKeyPackageStore.resealAll"
 )(function* (options) {
   const client = yield* openFile(options)
-  const { query, scrub, sealer, write } = yield* Effect.provideService(open, SqlClient.SqlClient, client)
+  const { query, scrub, sealer, write } = yield* open(client, { isPrivate: true })
 
   const installationKey = (raw: rows.Raw) =>
     Effect.gen(function* () {

@@ -212,16 +212,15 @@ const repair = ({ execute, query }: transactions.Transactions) =>
 /** How many lowered deadlines wait for a listener that is behind: one is enough to make it look. */
 const MAX_LOWERED = 1024
 
-/** The database of the client in the context. Fails with `NewerSchema` or `WrongSealingKey` before anything is written. */
-export const open: Effect.Effect<Database, StorageError, SqlClient.SqlClient | KeySealer> = Effect.gen(function* () {
-  const client = yield* SqlClient.SqlClient
+/** The database of a client. Fails with `NewerSchema` or `WrongSealingKey` before anything is written. */
+export const open = Effect.fnUntraced(function* (client: SqlClient.SqlClient, ownership: transactions.Ownership) {
   const sealer = yield* KeySealer
   const sql = client.withoutTransforms()
   if (sql.onDialectOrElse({ sqlite: () => false, orElse: () => true })) {
     return yield* Effect.dieMessage("SqliteKeyPackageStore needs the SqlClient of a SQLite database")
   }
-  const transaction = yield* transactions.make(sql).pipe(toStorageError("open"))
-  const { execute, query } = transaction
+  const transaction = yield* transactions.make(sql, ownership).pipe(toStorageError("open"))
+  const { execute, query, withClient } = transaction
   const lowered = yield* PubSub.sliding<InstallationId>(MAX_LOWERED)
 
   const run =
@@ -237,7 +236,7 @@ export const open: Effect.Effect<Database, StorageError, SqlClient.SqlClient | K
     execute("PRAGMA ignore_check_constraints = ON"),
     // A row that violates a check is repaired all the same, or else nothing could ever be.
     () =>
-      Effect.provideService(migrate, SqlClient.SqlClient, sql).pipe(
+      withClient(Effect.provideService(migrate, SqlClient.SqlClient, sql)).pipe(
         Effect.zipRight(verifySealingKeys(query, sealer)),
         Effect.zipRight(repair(transaction))
       ),
@@ -256,5 +255,6 @@ export const open: Effect.Effect<Database, StorageError, SqlClient.SqlClient | K
       read(operation)
     )
 
-  return { sealer, query, read, write, writeLease: run("writeUnsynced"), scrub, lowered }
+  const database: Database = { sealer, query, read, write, writeLease: run("writeUnsynced"), scrub, lowered }
+  return database
 })

@@ -11,6 +11,7 @@ import type { Database } from "./sqliteDatabase.ts"
 import { conflict } from "./sqliteErrors.ts"
 import { announce, millis, reschedule } from "./sqliteLeases.ts"
 import * as rows from "./sqliteRows.ts"
+import { traced } from "./traced.ts"
 
 /** An id as this library writes it: one that other hands have changed stops nobody else from being found. */
 const IS_NAMED = "length(installation_id) = 64 AND installation_id NOT GLOB '*[^0-9a-f]*'"
@@ -32,7 +33,7 @@ export const make = (
   const change = reschedule(database)
 
   return {
-    modifySchedule: Effect.fn("SqliteKeyPackageStore.modifySchedule")((id, by) =>
+    modifySchedule: traced("SqliteKeyPackageStore.modifySchedule")((id, by) =>
       Effect.gen(function* () {
         const [raw] = yield* query("SELECT schedule, due_at FROM keyward_installations WHERE installation_id = ?", id)
         if (raw === undefined) return yield* conflict(`there is no installation ${id}`)
@@ -41,7 +42,7 @@ export const make = (
       }).pipe(write("modifySchedule"), announce(database, id))
     ),
 
-    findDue: Effect.fn("SqliteKeyPackageStore.findDue")(({ except, limit, now }) =>
+    findDue: traced("SqliteKeyPackageStore.findDue")(({ except, limit, now }) =>
       Effect.gen(function* () {
         const excluded = JSON.stringify([...(except ?? [])])
         const passed = yield* query(SELECT_PASSED, millis(now), excluded, limit)
@@ -54,7 +55,7 @@ export const make = (
       }).pipe(read("findDue"))
     ),
 
-    nextDueAt: Effect.fn("SqliteKeyPackageStore.nextDueAt")((now) =>
+    nextDueAt: traced("SqliteKeyPackageStore.nextDueAt")((now) =>
       query(SELECT_NEXT, millis(now)).pipe(
         Effect.flatMap(([raw]) =>
           raw === undefined ? Effect.succeedNone : Effect.map(rows.due(raw), ({ dueAt }) => Option.some(dueAt))

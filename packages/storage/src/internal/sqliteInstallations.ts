@@ -14,6 +14,7 @@ import { conflict, type Refused, toStorageError } from "./sqliteErrors.ts"
 import { millis, requireLease } from "./sqliteLeases.ts"
 import * as rows from "./sqliteRows.ts"
 import * as schedules from "./sqliteSchedule.ts"
+import { traced } from "./traced.ts"
 
 const SELECT = `SELECT ${rows.installationColumns} FROM keyward_installations`
 const RETURNING = `RETURNING ${rows.installationColumns}`
@@ -42,40 +43,45 @@ export const make = (
   const noSuch = (id: InstallationId) => conflict(`there is no installation ${id}`)
 
   return {
-    findOrCreateInstallation: Effect.fn("SqliteKeyPackageStore.findOrCreateInstallation")(function* (intent) {
-      const { inboxId, label, key } = intent
-      const { installationId } = key
-      const sealed = yield* sealing.sealInstallationKey(sealer, key, { installationId, inboxId })
-      const { due_at, schedule } = schedules.encode(Schedule.empty)
-      return yield* Effect.gen(function* () {
-        yield* query(
-          `INSERT INTO keyward_installations
+    findOrCreateInstallation: traced("SqliteKeyPackageStore.findOrCreateInstallation")(
+      Effect.fnUntraced(function* (intent) {
+        const { inboxId, label, key } = intent
+        const { installationId } = key
+        const sealed = yield* sealing.sealInstallationKey(sealer, key, { installationId, inboxId })
+        const { due_at, schedule } = schedules.encode(Schedule.empty)
+        return yield* Effect.gen(function* () {
+          yield* query(
+            `INSERT INTO keyward_installations
             (installation_id, inbox_id, label, created_at, sealing_key_id, sealed_key, registration, schedule, due_at)
           VALUES (?, ?, ?, ?, ?, ?, 'Intended', ?, ?) ON CONFLICT (inbox_id, label) DO NOTHING`,
-          installationId,
-          inboxId,
-          label,
-          millis(intent.at),
-          sealed.keyId,
-          sealed.bytes,
-          schedule,
-          due_at
-        )
-        const found = yield* Effect.flatMap(query(`${SELECT} WHERE inbox_id = ? AND label = ?`, inboxId, label), first)
-        return yield* Effect.orElseFail(found, () => conflict(`installation ${installationId} has another label`))
-      }).pipe(write("findOrCreateInstallation"))
-    }),
+            installationId,
+            inboxId,
+            label,
+            millis(intent.at),
+            sealed.keyId,
+            sealed.bytes,
+            schedule,
+            due_at
+          )
+          const found = yield* Effect.flatMap(
+            query(`${SELECT} WHERE inbox_id = ? AND label = ?`, inboxId, label),
+            first
+          )
+          return yield* Effect.orElseFail(found, () => conflict(`installation ${installationId} has another label`))
+        }).pipe(write("findOrCreateInstallation"))
+      })
+    ),
 
-    getInstallation: Effect.fn("SqliteKeyPackageStore.getInstallation")((id) => find(id).pipe(read("getInstallation"))),
+    getInstallation: traced("SqliteKeyPackageStore.getInstallation")((id) => find(id).pipe(read("getInstallation"))),
 
-    getInstallations: Effect.fn("SqliteKeyPackageStore.getInstallations")((inboxId) =>
+    getInstallations: traced("SqliteKeyPackageStore.getInstallations")((inboxId) =>
       query(`${SELECT} WHERE inbox_id = ? ORDER BY seq`, inboxId).pipe(
         Effect.flatMap(Effect.forEach((raw) => rows.installation(raw))),
         read("getInstallations")
       )
     ),
 
-    getInstallationKey: Effect.fn("SqliteKeyPackageStore.getInstallationKey")((id) =>
+    getInstallationKey: traced("SqliteKeyPackageStore.getInstallationKey")((id) =>
       query(`${rows.installationKeySelect} WHERE installation_id = ?`, id).pipe(
         Effect.flatMap(([raw]) => (raw === undefined ? noSuch(id) : rows.installationKey(raw))),
         read("getInstallationKey"),
@@ -84,7 +90,7 @@ export const make = (
       )
     ),
 
-    saveIdentityUpdate: Effect.fn("SqliteKeyPackageStore.saveIdentityUpdate")((lease, identityUpdate, at) =>
+    saveIdentityUpdate: traced("SqliteKeyPackageStore.saveIdentityUpdate")((lease, identityUpdate, at) =>
       Effect.gen(function* () {
         const { installationId } = yield* held(lease, at)
         const signed = yield* Effect.flatMap(
@@ -100,7 +106,7 @@ export const make = (
       }).pipe(write("saveIdentityUpdate"))
     ),
 
-    markRegistered: Effect.fn("SqliteKeyPackageStore.markRegistered")((lease, at) =>
+    markRegistered: traced("SqliteKeyPackageStore.markRegistered")((lease, at) =>
       Effect.gen(function* () {
         const { installationId } = yield* held(lease, at)
         const registered = yield* Effect.flatMap(

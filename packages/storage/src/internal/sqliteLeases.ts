@@ -17,6 +17,7 @@ import type { Database } from "./sqliteDatabase.ts"
 import { conflict, type Refused } from "./sqliteErrors.ts"
 import * as rows from "./sqliteRows.ts"
 import * as schedules from "./sqliteSchedule.ts"
+import { traced } from "./traced.ts"
 
 /** Whole milliseconds since 1970, as the columns hold them. */
 export const millis = (time: DateTime.Utc): number => Math.floor(DateTime.toEpochMillis(time))
@@ -108,7 +109,7 @@ export const make = (
   const held = requireLease(database)
 
   return {
-    acquireLease: Effect.fn("SqliteKeyPackageStore.acquireLease")((id, { now, duration }) =>
+    acquireLease: traced("SqliteKeyPackageStore.acquireLease")((id, { now, duration }) =>
       Effect.gen(function* () {
         const [raw] = yield* query(
           `SELECT i.installation_id, l.fence, l.expires_at FROM keyward_installations i
@@ -133,11 +134,11 @@ export const make = (
       }).pipe(writeLease("acquireLease"))
     ),
 
-    checkLease: Effect.fn("SqliteKeyPackageStore.checkLease")((lease, now) =>
+    checkLease: traced("SqliteKeyPackageStore.checkLease")((lease, now) =>
       held(lease, now).pipe(Effect.asVoid, read("checkLease"))
     ),
 
-    releaseLease: Effect.fn("SqliteKeyPackageStore.releaseLease")((lease) =>
+    releaseLease: traced("SqliteKeyPackageStore.releaseLease")((lease) =>
       query(
         "UPDATE keyward_leases SET expires_at = NULL WHERE installation_id = ? AND fence = ?",
         lease.installationId,

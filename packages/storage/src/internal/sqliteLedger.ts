@@ -19,6 +19,7 @@ import type { Database } from "./sqliteDatabase.ts"
 import { conflict, Refused, toStorageError } from "./sqliteErrors.ts"
 import { announce, type Leased, millis, requireLease, reschedule, wholeMillis } from "./sqliteLeases.ts"
 import * as rows from "./sqliteRows.ts"
+import { traced } from "./traced.ts"
 
 /** SHA-256, 32 bytes. */
 export const sha256 = (bytes: Uint8Array): Uint8Array => new Uint8Array(createHash("sha256").update(bytes).digest())
@@ -165,59 +166,57 @@ export const make = (
     })
 
   return {
-    insertKeyPackageHistory: Effect.fn("SqliteKeyPackageStore.insertKeyPackageHistory")(function* (
-      lease,
-      { keyPackage, privateKeys },
-      { at, reschedule, trigger }
-    ) {
-      const sealed = yield* sealing.sealPrivateKeys(sealer, privateKeys, keyPackage)
-      const initKeyHash = sha256(keyPackage.initKey)
-      return yield* Effect.gen(function* () {
-        const leased = yield* held(lease, at)
-        if (keyPackage.installationId !== leased.installationId || keyPackage.inboxId !== leased.inboxId) {
-          return yield* conflict(`the key package is not of installation ${leased.installationId}`)
-        }
-        const [inserted] = yield* query(
-          `INSERT INTO keyward_key_packages (installation_id, state, rotation_trigger, ref, key_package, not_before, not_after,
+    insertKeyPackageHistory: traced("SqliteKeyPackageStore.insertKeyPackageHistory")(
+      Effect.fnUntraced(function* (lease, { keyPackage, privateKeys }, { at, reschedule, trigger }) {
+        const sealed = yield* sealing.sealPrivateKeys(sealer, privateKeys, keyPackage)
+        const initKeyHash = sha256(keyPackage.initKey)
+        return yield* Effect.gen(function* () {
+          const leased = yield* held(lease, at)
+          if (keyPackage.installationId !== leased.installationId || keyPackage.inboxId !== leased.inboxId) {
+            return yield* conflict(`the key package is not of installation ${leased.installationId}`)
+          }
+          const [inserted] = yield* query(
+            `INSERT INTO keyward_key_packages (installation_id, state, rotation_trigger, ref, key_package, not_before, not_after,
             init_key, post_quantum_key, created_at)
           SELECT ?, 'Prepared', ?, ?, ?, ?, ?, ?, ?, ?
           WHERE NOT EXISTS (SELECT 1 FROM keyward_retired_key_packages WHERE ref = ?)
             AND NOT EXISTS (SELECT 1 FROM keyward_retired_key_packages WHERE init_key_hash = ?)
           RETURNING history_id, (SELECT max(history_id) FROM keyward_retired_key_packages) AS last_retired`,
-          keyPackage.installationId,
-          trigger,
-          keyPackage.ref,
-          keyPackage.bytes,
-          keyPackage.lifetime.notBefore,
-          keyPackage.lifetime.notAfter,
-          keyPackage.initKey,
-          Option.getOrNull(keyPackage.postQuantumKey),
-          millis(at),
-          keyPackage.ref,
-          initKeyHash
-        )
-        if (inserted === undefined) return yield* conflict(`key package ${keyPackage.ref} was here and is retired`)
-        let id = Number(inserted["history_id"])
-        const lastRetired = Number(inserted["last_retired"] ?? 0)
-        if (id <= lastRetired) {
-          // Other hands have reset the counter: the next id goes on from the tombstones.
-          yield* query("UPDATE keyward_key_packages SET history_id = ? WHERE history_id = ?", lastRetired + 1, id)
-          id = lastRetired + 1
-        }
-        if (isLast(id)) return yield* new Refused({ reason: "Full", detail: "there is no history id left" })
-        const historyId = Ledger.HistoryId.make(id)
-        yield* query(
-          "INSERT INTO keyward_private_keys (history_id, sealing_key_id, sealed_keys) VALUES (?, ?, ?)",
-          historyId,
-          sealed.keyId,
-          sealed.bytes
-        )
-        const prepared = Ledger.prepare({ historyId, keyPackage, createdAt: wholeMillis(at), trigger })
-        return [prepared, yield* change(leased, reschedule)] as const
-      }).pipe(write("insertKeyPackageHistory"), announce(database, lease.installationId))
-    }),
+            keyPackage.installationId,
+            trigger,
+            keyPackage.ref,
+            keyPackage.bytes,
+            keyPackage.lifetime.notBefore,
+            keyPackage.lifetime.notAfter,
+            keyPackage.initKey,
+            Option.getOrNull(keyPackage.postQuantumKey),
+            millis(at),
+            keyPackage.ref,
+            initKeyHash
+          )
+          if (inserted === undefined) return yield* conflict(`key package ${keyPackage.ref} was here and is retired`)
+          let id = Number(inserted["history_id"])
+          const lastRetired = Number(inserted["last_retired"] ?? 0)
+          if (id <= lastRetired) {
+            // Other hands have reset the counter: the next id goes on from the tombstones.
+            yield* query("UPDATE keyward_key_packages SET history_id = ? WHERE history_id = ?", lastRetired + 1, id)
+            id = lastRetired + 1
+          }
+          if (isLast(id)) return yield* new Refused({ reason: "Full", detail: "there is no history id left" })
+          const historyId = Ledger.HistoryId.make(id)
+          yield* query(
+            "INSERT INTO keyward_private_keys (history_id, sealing_key_id, sealed_keys) VALUES (?, ?, ?)",
+            historyId,
+            sealed.keyId,
+            sealed.bytes
+          )
+          const prepared = Ledger.prepare({ historyId, keyPackage, createdAt: wholeMillis(at), trigger })
+          return [prepared, yield* change(leased, reschedule)] as const
+        }).pipe(write("insertKeyPackageHistory"), announce(database, lease.installationId))
+      })
+    ),
 
-    markExposed: Effect.fn("SqliteKeyPackageStore.markExposed")((lease, prepared, at) =>
+    markExposed: traced("SqliteKeyPackageStore.markExposed")((lease, prepared, at) =>
       Effect.gen(function* () {
         const leased = yield* held(lease, at)
         const exposed = Ledger.expose(yield* requireEntry(leased, prepared, "Prepared"), wholeMillis(at))
@@ -230,7 +229,7 @@ export const make = (
       }).pipe(write("markExposed"))
     ),
 
-    markKeyPackagesBeforeIdToBeDeleted: Effect.fn("SqliteKeyPackageStore.markKeyPackagesBeforeIdToBeDeleted")(
+    markKeyPackagesBeforeIdToBeDeleted: traced("SqliteKeyPackageStore.markKeyPackagesBeforeIdToBeDeleted")(
       (lease, proof, { at, deleteAt, reschedule }) =>
         Effect.gen(function* () {
           const leased = yield* held(lease, at)
@@ -251,7 +250,7 @@ export const make = (
         }).pipe(write("markKeyPackagesBeforeIdToBeDeleted"), announce(database, lease.installationId))
     ),
 
-    markRejected: Effect.fn("SqliteKeyPackageStore.markRejected")((lease, exposed, { at, deleteAt, reschedule }) =>
+    markRejected: traced("SqliteKeyPackageStore.markRejected")((lease, exposed, { at, deleteAt, reschedule }) =>
       Effect.gen(function* () {
         const leased = yield* held(lease, at)
         const entry = yield* requireEntry(leased, exposed, "Exposed")
@@ -266,7 +265,7 @@ export const make = (
       }).pipe(write("markRejected"), announce(database, lease.installationId))
     ),
 
-    postponeDeletion: Effect.fn("SqliteKeyPackageStore.postponeDeletion")((lease, seen, { at, deleteAt }) =>
+    postponeDeletion: traced("SqliteKeyPackageStore.postponeDeletion")((lease, seen, { at, deleteAt }) =>
       Effect.gen(function* () {
         const leased = yield* held(lease, at)
         if (!isSeenServed(seen)) return yield* conflict("nothing shows that the network serves the package")
@@ -281,28 +280,28 @@ export const make = (
       }).pipe(write("postponeDeletion"))
     ),
 
-    getNewest: Effect.fn("SqliteKeyPackageStore.getNewest")((id) =>
+    getNewest: traced("SqliteKeyPackageStore.getNewest")((id) =>
       query(`${SELECT} AND k.installation_id = ? ORDER BY k.history_id DESC LIMIT 1`, id).pipe(
         Effect.flatMap(first),
         read("getNewest")
       )
     ),
 
-    getHistory: Effect.fn("SqliteKeyPackageStore.getHistory")((id) =>
+    getHistory: traced("SqliteKeyPackageStore.getHistory")((id) =>
       query(`${SELECT} AND k.installation_id = ? ORDER BY k.history_id`, id).pipe(
         Effect.map(Arr.filterMap((raw) => Either.getRight(rows.readLedgerEntry(raw)))),
         read("getHistory")
       )
     ),
 
-    getLedger: Effect.fn("SqliteKeyPackageStore.getLedger")((id) =>
+    getLedger: traced("SqliteKeyPackageStore.getLedger")((id) =>
       query(`${SELECT_ALL} WHERE k.installation_id = ? ORDER BY k.history_id`, id).pipe(
         Effect.map(sort),
         read("getLedger")
       )
     ),
 
-    getPrivateKeys: Effect.fn("SqliteKeyPackageStore.getPrivateKeys")((id) =>
+    getPrivateKeys: traced("SqliteKeyPackageStore.getPrivateKeys")((id) =>
       query(`${rows.privateKeysSelect} WHERE p.history_id = ?`, id).pipe(
         Effect.flatMap(([raw]) => (raw === undefined ? Effect.succeedNone : Effect.asSome(rows.privateKeys(raw)))),
         read("getPrivateKeys"),
@@ -315,7 +314,7 @@ export const make = (
       )
     ),
 
-    findByWelcomeKey: Effect.fn("SqliteKeyPackageStore.findByWelcomeKey")((id, publicKey) => {
+    findByWelcomeKey: traced("SqliteKeyPackageStore.findByWelcomeKey")((id, publicKey) => {
       const hash = sha256(publicKey)
       const found =
         publicKey.length === 32
@@ -333,7 +332,7 @@ export const make = (
       return found.pipe(read("findByWelcomeKey"))
     }),
 
-    findByRef: Effect.fn("SqliteKeyPackageStore.findByRef")((id, ref) =>
+    findByRef: traced("SqliteKeyPackageStore.findByRef")((id, ref) =>
       findEntry(id, ["k.ref = ?", ref], ["ref = ?", ref]).pipe(read("findByRef"))
     )
   }

@@ -15,6 +15,7 @@ import { conflict } from "./sqliteErrors.ts"
 import { announce, type Leased, millis, requireLease, reschedule, wholeMillis } from "./sqliteLeases.ts"
 import { findKept, sha256 } from "./sqliteLedger.ts"
 import * as rows from "./sqliteRows.ts"
+import { traced } from "./traced.ts"
 
 /** What the table holds of a row, in whatever condition, and whether it is set aside. */
 const SELECT_RAW = `SELECT ${rows.ledgerColumns}, ${rows.quarantineColumns} FROM keyward_key_packages k
@@ -121,7 +122,7 @@ export const make = (
     })
 
   return {
-    retire: Effect.fn("SqliteKeyPackageStore.retire")((lease, permits, { at, dropBefore, reschedule }) =>
+    retire: traced("SqliteKeyPackageStore.retire")((lease, permits, { at, dropBefore, reschedule }) =>
       Effect.gen(function* () {
         const leased = yield* held(lease, at)
         if (!permits.every(isRetirementPermit)) {
@@ -144,14 +145,14 @@ export const make = (
 
     scrub: Effect.withSpan(scrub("scrub"), "SqliteKeyPackageStore.scrub"),
 
-    quarantine: Effect.fn("SqliteKeyPackageStore.quarantine")((lease, unreadable, { at, latest }) =>
+    quarantine: traced("SqliteKeyPackageStore.quarantine")((lease, unreadable, { at, latest }) =>
       Effect.gen(function* () {
         const leased = yield* held(lease, at)
         return yield* Effect.forEach(unreadable, (row) => setAside(leased, row, at, latest))
       }).pipe(write("quarantine"))
     ),
 
-    getRetired: Effect.fn("SqliteKeyPackageStore.getRetired")((id) =>
+    getRetired: traced("SqliteKeyPackageStore.getRetired")((id) =>
       query(
         `SELECT ${rows.retiredColumns} FROM keyward_retired_key_packages WHERE installation_id = ? ORDER BY history_id`,
         id

@@ -21,9 +21,22 @@ export const BUSY_TIMEOUT_MILLIS = 50
 /** The waits between tries while another process holds the database: 10 ms doubling, with jitter, about 5 s in all. */
 const backoff = Schedule.exponential("10 millis").pipe(Schedule.jittered, Schedule.intersect(Schedule.recurs(9)))
 
-/** Tries again while the database is busy, then fails with `Busy`. */
+const isBusy = (error: unknown): boolean => error instanceof StorageError && error.isRetryable
+
+/**
+ * Tries again while the database is busy, then fails with `Busy`. The schedule begins with the first failure, which is rare:
+ * driving one costs more than most statements.
+ */
 export const retryBusy = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.retry(effect, { schedule: backoff, while: (error) => error instanceof StorageError && error.isRetryable })
+  Effect.catchIf(effect, isBusy, (error) => {
+    let next: Effect.Effect<A, E, R> = Effect.fail(error)
+    const attempt = Effect.suspend(() => {
+      const now = next
+      next = effect
+      return now
+    })
+    return Effect.retry(attempt, { schedule: backoff, while: isBusy })
+  })
 
 /** Preparing throws, where running fails: both become an `SqlError`. */
 const execute = (connection: Connection, statement: string) =>
@@ -53,6 +66,8 @@ export interface Transactions {
   ) => Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, SqlError>
   /** The same for what SQLite does while it prepares, as with most pragmas: never prepared ahead. */
   readonly execute: (statement: string) => Effect.Effect<void, SqlError>
+  /** Statements of the client itself, inside a body of the below. */
+  readonly withClient: <A, E, R>(statements: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Statements that hold the connection: nobody else's uncommitted rows are seen. For single reads. */
   readonly read: <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
   /**
@@ -124,6 +139,65 @@ const failed = (error: SqlError): Outcome => ({ _tag: "Failed", error })
 
 const SAVEPOINT = "keyward_body"
 
+/** Whose the client of some transactions is. */
+export interface Ownership {
+  /** Whether nobody else has the client, and so its connection. */
+  readonly isPrivate: boolean
+}
+
+/** Runs a body that has the connection to itself, and waits for it until then. To be run where nothing can be interrupted. */
+type Hold = (restore: Restore) => <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError, R>
+
+/** Holds the connection against all that use the client. */
+const holdShared =
+  (sql: SqlClient.SqlClient): Hold =>
+  (restore) =>
+  (body) =>
+    Effect.scoped(Effect.zipRight(restore(sql.reserve), body))
+
+/** Holds a connection that nobody else has: one body after the other, in the order in which they come. */
+const makeHoldPrivate = (): Hold => {
+  interface Waiting {
+    readonly turn: Deferred.Deferred<void>
+    hasTurn: boolean
+  }
+  const waiting: Array<Waiting> = []
+  let isHeld = false
+
+  const release = (): void => {
+    const next = waiting.shift()
+    if (next === undefined) {
+      isHeld = false
+      return
+    }
+    next.hasTurn = true
+    Deferred.unsafeDone(next.turn, Effect.void)
+  }
+
+  return (restore) => (body) =>
+    Effect.suspend(() => {
+      const use = Effect.flatMap(Effect.exit(body), (exit) => {
+        release()
+        return exit
+      })
+      if (!isHeld) {
+        isHeld = true
+        return use
+      }
+      const member: Waiting = { turn: Deferred.unsafeMake<void>(FiberId.none), hasTurn: false }
+      waiting.push(member)
+      // Whoever does not want to wait any more leaves, or passes on the turn that it has just been given.
+      const leave = Effect.sync(() => {
+        if (member.hasTurn) release()
+        else waiting.splice(waiting.indexOf(member), 1)
+      })
+      return Effect.zipRight(
+        Effect.onInterrupt(restore(Deferred.await(member.turn)), () => leave),
+        use
+      )
+    })
+}
+
 /**
  * The transactions of a client that has one connection, as every SQLite client does.
  *
@@ -131,13 +205,18 @@ const SAVEPOINT = "keyward_body"
  * one after the other, each in its own fiber and in a savepoint of its own, and commits for all of them. An fsync takes longer
  * than a hundred bodies. Whoever is still waiting then leads the next.
  */
-export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlError> =>
+export const make = (
+  sql: SqlClient.SqlClient,
+  { isPrivate }: Ownership = { isPrivate: false }
+): Effect.Effect<Transactions, SqlError> =>
   Effect.gen(function* () {
     const own = yield* Effect.scoped(sql.reserve)
     const run = (statement: string) => Effect.asVoid(execute(own, statement))
     const setLevel = (level: number) => run(`PRAGMA synchronous = ${level}`)
     /** Never prepared ahead: SQLite answers while it prepares. */
-    const getLevel = Effect.map(execute(own, "PRAGMA synchronous"), ([row]) => Number(row?.["synchronous"]))
+    const readLevel = Effect.map(execute(own, "PRAGMA synchronous"), ([row]) => Number(row?.["synchronous"]))
+    /** Of a client that others use, too, nobody knows what they have set it to since. */
+    const getLevel = isPrivate ? Effect.succeed(yield* readLevel) : readLevel
     const query: Transactions["query"] = (text, ...parameters) => own.execute(text, parameters, undefined)
     const waiting: Array<Waiting> = []
     let isLed = false
@@ -152,8 +231,12 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
         : Effect.void
     )
 
-    /** Statements of the client itself, too, run inside the transaction. */
-    const inTransaction = Effect.provideService(SqlClient.TransactionConnection, [own, 0] as const)
+    const withClient = Effect.provideService(SqlClient.TransactionConnection, [own, 0] as const)
+
+    const hold = isPrivate ? makeHoldPrivate() : holdShared(sql)
+    /** A private client has no other statements, and no transactions but these. */
+    const inTransaction: typeof withClient = isPrivate ? (body) => body : withClient
+    const before = isPrivate ? Effect.void : refuseNesting
 
     const tell = (member: Waiting, turn: Turn): void => {
       member.told = turn
@@ -229,12 +312,9 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           )
     }
 
-    /** Begins a transaction, runs the body and those of others in it, and ends it. */
-    const lead = <A, E, R>(restore: Restore, body: Effect.Effect<A, E, R>, { isAlone, isDurable }: Options) =>
+    /** Begins a transaction, runs the body and those of others in it, and ends it. To be run while the connection is held. */
+    const runGroup = <A, E, R>(restore: Restore, body: Effect.Effect<A, E, R>, { isAlone, isDurable }: Options) =>
       Effect.gen(function* () {
-        // The connection is still free, and others get to their writes through reads.
-        if (!isAlone) yield* restore(gather)
-        yield* restore(sql.reserve)
         const group: Group = {
           // Those who do not wait for the disk ride along with those who do.
           isDurable: isDurable || (!isAlone && waiting.some((other) => !other.isAlone && other.isDurable)),
@@ -261,11 +341,18 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
           // For whoever shares the connection. It fails for want of memory alone, and then nothing else succeeds.
           Effect.ensuring(needed === level ? Effect.void : Effect.ignore(setLevel(level)))
         )
-      }).pipe(
-        Effect.scoped,
+      })
+
+    /** Runs a group of which this body is the first. */
+    const lead = <A, E, R>(restore: Restore, body: Effect.Effect<A, E, R>, options: Options) =>
+      // The connection is still free, and others get to their writes through reads.
+      Effect.zipRight(
+        options.isAlone ? Effect.void : restore(gather),
+        hold(restore)(runGroup(restore, body, options))
+      ).pipe(
         Effect.onExit((exit) => end(Exit.map(exit, ([, outcome]) => outcome))),
         // Only now, when somebody else may lead: it may need another turn.
-        Effect.flatMap(([mine, outcome]) => settle(restore, body, isDurable, mine, outcome))
+        Effect.flatMap(([mine, outcome]) => settle(restore, body, options.isDurable, mine, outcome))
       )
 
     /** What the caller of a body is told once its group has ended. */
@@ -339,14 +426,15 @@ export const make = (sql: SqlClient.SqlClient): Effect.Effect<Transactions, SqlE
       (isDurable: boolean) =>
       <A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<A, E | SqlError, R> =>
         Effect.uninterruptibleMask((restore) =>
-          Effect.zipRight(refuseNesting, enter(restore, body, { isDurable, isAlone: false }))
+          Effect.zipRight(before, enter(restore, body, { isDurable, isAlone: false }))
         )
 
     return {
       query,
       execute: run,
+      withClient,
       read: (body) =>
-        refuseNesting.pipe(Effect.zipRight(Effect.flatMap(sql.reserve, () => inTransaction(body))), Effect.scoped),
+        Effect.uninterruptibleMask((restore) => Effect.zipRight(before, hold(restore)(restore(inTransaction(body))))),
       write: write(true),
       writeUnsynced: write(false)
     }
