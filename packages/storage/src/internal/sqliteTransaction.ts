@@ -235,7 +235,7 @@ export const make = (
 
     const hold = isPrivate ? makeHoldPrivate() : holdShared(sql)
     /** A private client has no other statements, and no transactions but these. */
-    const inTransaction: typeof withClient = isPrivate ? (body) => body : withClient
+    const inTransaction: Transactions["withClient"] = isPrivate ? (body) => body : withClient
     const before = isPrivate ? Effect.void : refuseNesting
 
     const tell = (member: Waiting, turn: Turn): void => {
