@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { turn } from "../internal/eventLoop.ts"
 import * as hex from "../internal/hex.ts"
+import { withSpan } from "../internal/span.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { type AssociationState, applyAll, type VerifiedAction, type VerifiedUpdate } from "./AssociationState.ts"
 import { CurveBackend, type Operations, type Question } from "./CurveBackend.ts"
@@ -270,7 +271,7 @@ const foldOne = (
   Effect.suspend(() => {
     const pace = makePace()
     return Effect.flatMap(CurveBackend, (backend) => fold(state, decodeAll(updates, pace), options, pace, backend))
-  }).pipe(Effect.withSpan("IdentityLog.resolve", { attributes: { updates: updates.length }, captureStackTrace: false }))
+  }).pipe(withSpan("IdentityLog.resolve", { attributes: { updates: updates.length } }))
 
 /**
  * The state that a whole log adds up to: the protobuf bytes of its updates in the order of the node

@@ -15,6 +15,7 @@ import type { InboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import * as MemberIdentifier from "../identity/MemberIdentifier.ts"
+import { withSpan } from "../internal/span.ts"
 import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
@@ -68,19 +69,18 @@ export const clientTimestampNs: Effect.Effect<bigint> = Effect.map(
  */
 export const read: (
   inboxId: InboxId
-) => Effect.Effect<InboxLog, ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier> = Effect.fn(
-  "InboxLog.read"
-)(function* (inboxId) {
-  const api = yield* ApiClient
-  const { uploadAttempts } = yield* LifecycleSettings
-  const [served = []] = yield* api
-    .getIdentityUpdates([{ inboxId, after: 0n }])
-    .pipe(withinAttempt("getIdentityUpdates"), retryTransient(uploadAttempts))
-  const log = inOrder(served, 0n)
-  if (log.length === 0) return { log, state: Option.none() }
-  const updates = log.map((entry) => entry.update)
-  return { log, state: Option.some(yield* IdentityLog.resolve(updates, { expectedInboxId: inboxId })) }
-})
+) => Effect.Effect<InboxLog, ApiClientError | IdentityError, ApiClient | SmartContractWalletVerifier> =
+  Effect.fnUntraced(function* (inboxId) {
+    const api = yield* ApiClient
+    const { uploadAttempts } = yield* LifecycleSettings
+    const [served = []] = yield* api
+      .getIdentityUpdates([{ inboxId, after: 0n }])
+      .pipe(withinAttempt("getIdentityUpdates"), retryTransient(uploadAttempts))
+    const log = inOrder(served, 0n)
+    if (log.length === 0) return { log, state: Option.none() }
+    const updates = log.map((entry) => entry.update)
+    return { log, state: Option.some(yield* IdentityLog.resolve(updates, { expectedInboxId: inboxId })) }
+  }, withSpan("InboxLog.read"))
 
 /**
  * The newest update of the log that adds the installation, whether or not it was revoked later.

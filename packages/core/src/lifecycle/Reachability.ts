@@ -13,6 +13,7 @@ import * as InstallationId from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
 import * as seenServed from "../internal/seenServed.ts"
+import { withSpan } from "../internal/span.ts"
 import * as Codec from "../keypackage/Codec.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { ApiClient, type ApiClientError, type IdentityUpdateLogEntry } from "../ports/ApiClient.ts"
@@ -249,7 +250,7 @@ export const look: (
   Observation,
   ApiClientError | StorageError,
   KeyPackageStore | ApiClient | MlsCrypto | SmartContractWalletVerifier
-> = Effect.fn("Reachability.look")(function* (installation, ledger, memory) {
+> = Effect.fnUntraced(function* (installation, ledger, memory) {
   const { installationId } = installation
   const api = yield* ApiClient
 
@@ -260,7 +261,7 @@ export const look: (
   const seenAt = yield* DateTime.now
   const served = Option.isNone(bytes) ? Nothing() : yield* identify(installation, ledger, bytes.value, seenAt)
   return { served, membership: inbox.membership, seenAt, networkTimeAtLeast: inbox.time }
-})
+}, withSpan("Reachability.look"))
 
 /**
  * The newest package of an installation that the network has accepted.

@@ -20,6 +20,7 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import * as permits from "../internal/retirementPermit.ts"
+import { withSpan } from "../internal/span.ts"
 import * as receipts from "../internal/uploadReceipt.ts"
 import { newKeyPackage } from "../keypackage/Generation.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
@@ -139,7 +140,7 @@ export const generateAndStoreKeyPackage: (
   Prepared,
   StorageError | LeaseError | KeyPackageGenerationError,
   KeyPackageStore | Entropy | MlsCrypto | PostQuantumKem
-> = Effect.fn("Rotation.generateAndStoreKeyPackage")(function* (lease, installation, { trigger, wanted }, startedAt) {
+> = Effect.fnUntraced(function* (lease, installation, { trigger, wanted }, startedAt) {
   const { inboxId, installationId } = installation
   const store = yield* KeyPackageStore
   const askedAt = startedAt ?? (yield* DateTime.now)
@@ -162,7 +163,7 @@ export const generateAndStoreKeyPackage: (
   })
   yield* emit(LifecycleEvent.Generated({ installationId, historyId: prepared.historyId, trigger, at }))
   return prepared
-})
+}, withSpan("Rotation.generateAndStoreKeyPackage"))
 
 /** Offers bytes until they are accepted, each attempt only while the lease covers all of it. */
 const send = (lease: Lease, { historyId, keyPackage: { bytes, installationId } }: Exposed | Published) =>
@@ -260,11 +261,10 @@ const replacementAt = ({ keyPackage: { lifetime } }: Kept, now: DateTime.Utc) =>
 export const markKeyPackagesBeforeIdToBeDeleted: (
   proof: UploadReceipt,
   options?: { readonly startedAt?: DateTime.Utc | undefined }
-) => Effect.Effect<Marked, StorageError | LeaseError, KeyPackageStore> = Effect.fn(
-  "Rotation.markKeyPackagesBeforeIdToBeDeleted"
-)(function* (receipt, options) {
-  return yield* mark(receipt.lease, receipt, receipt.exposed, options?.startedAt)
-})
+) => Effect.Effect<Marked, StorageError | LeaseError, KeyPackageStore> = (receipt, options) =>
+  mark(receipt.lease, receipt, receipt.exposed, options?.startedAt).pipe(
+    withSpan("Rotation.markKeyPackagesBeforeIdToBeDeleted")
+  )
 
 /**
  * The same for a package that the network was seen to serve: one whose acceptance never arrived, or one whose publication waits
@@ -375,7 +375,7 @@ export const rotateUnderLease: (
   lease: Lease,
   installation: Installation,
   order: RotationOrder
-) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fn("Rotation.rotateUnderLease")(
+) => Effect.Effect<Marked, RotationError, RotationContext> = Effect.fnUntraced(
   function* (lease, installation, order) {
     const store = yield* KeyPackageStore
     const crypto = yield* MlsCrypto
@@ -413,7 +413,8 @@ export const rotateUnderLease: (
     Effect.tapError(rotation, (error) =>
       // The rotation's own error counts; what cannot be written down about it is only logged.
       Effect.catchAll(settleFailure(lease, error), (second) => Effect.logWarning(second.message))
-    )
+    ),
+  withSpan("Rotation.rotateUnderLease")
 )
 
 /** Erases a package that is no longer wanted and never left the process. */

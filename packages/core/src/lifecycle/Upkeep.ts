@@ -10,6 +10,7 @@ import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import { withSpan } from "../internal/span.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
 import { PROFILE_VERSION } from "../keypackage/Profile.ts"
@@ -586,49 +587,45 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
 export const upkeep: (
   installationId: InstallationId,
   options: UpkeepOptions
-) => Effect.Effect<Report, UpkeepError, UpkeepContext> = Effect.fn("Upkeep.upkeep")(
-  function* (installationId, options) {
-    yield* Effect.annotateCurrentSpan({ installationId })
-    const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0, hasAsked: false }
-    return yield* withLease(installationId, (lease) =>
-      Effect.gen(function* () {
-        const found = yield* reload(lease)
-        if (Option.isNone(found)) return nothing
-        const subject: Subject = { lease, ...found.value, hasAsked: false }
-        if (subject.ledger.unreadable.length > 0) {
-          subject.isStale = true
-          yield* setAside(subject)
-          yield* refresh(subject)
-        }
-
-        yield* options.guard.see(installationId, subject.ledger)
-
-        const withoutImplausibleWaits = Schedule.withoutImplausibleWaits(yield* DateTime.now)
-        if (withoutImplausibleWaits(subject.installation.schedule) !== subject.installation.schedule) {
-          yield* reschedule(subject, withoutImplausibleWaits)
-        }
-
-        const { cleanAt, confirmation, probeAt } = subject.installation.schedule
-        const confirmAt = Option.map(confirmation, (waiting) => waiting.confirmAt)
-        const looks = options.look || (yield* isDueAt(probeAt)) || (yield* isDueAt(confirmAt))
-        const probed = looks ? yield* probe(subject, options) : Option.none()
+) => Effect.Effect<Report, UpkeepError, UpkeepContext> = Effect.fnUntraced(function* (installationId, options) {
+  yield* Effect.annotateCurrentSpan({ installationId })
+  const nothing: Report = { reachability: Option.none(), published: Option.none(), erased: 0, hasAsked: false }
+  return yield* withLease(installationId, (lease) =>
+    Effect.gen(function* () {
+      const found = yield* reload(lease)
+      if (Option.isNone(found)) return nothing
+      const subject: Subject = { lease, ...found.value, hasAsked: false }
+      if (subject.ledger.unreadable.length > 0) {
+        subject.isStale = true
+        yield* setAside(subject)
         yield* refresh(subject)
+      }
 
-        // What a rotation writes bears the time of this clock.
-        yield* options.guard.observe
-        // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
-        const rotated = yield* Effect.either(rotateIfDue(subject))
-        const cleans =
-          (yield* isDueAt(cleanAt)) ||
-          (yield* isCleaningLate(subject)) ||
-          (options.look && (yield* hasOverdue(subject)))
-        if (cleans) yield* refresh(subject)
-        const erased = cleans ? yield* cleanUp(subject, options) : 0
-        // Nothing was due but by a deadline that other hands have written: the store puts it right.
-        if (!subject.hasAsked && !cleans) yield* reschedule(subject, identity)
-        const reachability = Option.map(probed, ({ verdict }) => verdict)
-        return { reachability, published: yield* rotated, erased, hasAsked: subject.hasAsked }
-      })
-    )
-  }
-)
+      yield* options.guard.see(installationId, subject.ledger)
+
+      const withoutImplausibleWaits = Schedule.withoutImplausibleWaits(yield* DateTime.now)
+      if (withoutImplausibleWaits(subject.installation.schedule) !== subject.installation.schedule) {
+        yield* reschedule(subject, withoutImplausibleWaits)
+      }
+
+      const { cleanAt, confirmation, probeAt } = subject.installation.schedule
+      const confirmAt = Option.map(confirmation, (waiting) => waiting.confirmAt)
+      const looks = options.look || (yield* isDueAt(probeAt)) || (yield* isDueAt(confirmAt))
+      const probed = looks ? yield* probe(subject, options) : Option.none()
+      yield* refresh(subject)
+
+      // What a rotation writes bears the time of this clock.
+      yield* options.guard.observe
+      // A rotation that fails keeps nothing from being erased. One that succeeds makes nothing due that was not before.
+      const rotated = yield* Effect.either(rotateIfDue(subject))
+      const cleans =
+        (yield* isDueAt(cleanAt)) || (yield* isCleaningLate(subject)) || (options.look && (yield* hasOverdue(subject)))
+      if (cleans) yield* refresh(subject)
+      const erased = cleans ? yield* cleanUp(subject, options) : 0
+      // Nothing was due but by a deadline that other hands have written: the store puts it right.
+      if (!subject.hasAsked && !cleans) yield* reschedule(subject, identity)
+      const reachability = Option.map(probed, ({ verdict }) => verdict)
+      return { reachability, published: yield* rotated, erased, hasAsked: subject.hasAsked }
+    })
+  )
+}, withSpan("Upkeep.upkeep"))

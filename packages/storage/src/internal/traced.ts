@@ -20,5 +20,8 @@ export const traced =
   ): ((...args: Args) => Effect.Effect<A, E, R>) =>
   (...args) =>
     Effect.withFiberRuntime((fiber) =>
-      fiber.currentTracer === nobody ? body(...args) : Effect.withSpan(body(...args), name)
+      fiber.currentTracer === nobody
+        ? body(...args)
+        : // The place of this call says nothing.
+          Effect.withSpan(body(...args), name, { captureStackTrace: false })
     )
