@@ -106,7 +106,7 @@ export const cases: ReadonlyArray<Case> = [
     floor: "node:crypto: 2 Ed25519 verifications (cached key)",
     target: 1.3,
     prepare: async () => {
-      const managed = ManagedRuntime.make(NodeMlsCrypto.layer)
+      const managed = ManagedRuntime.make(FastMlsCrypto.layer())
       await managed.runtime()
       managed.runSync(validateKeyPackage(bytes, now))
       const d = Buffer.from(Redacted.value(seed)).toString("base64url")
