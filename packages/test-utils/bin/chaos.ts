@@ -5,32 +5,29 @@
  * Its own children are started by the same file: `chaos node`, `chaos worker`.
  */
 import { fileURLToPath } from "node:url"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Chaos from "../src/chaos/Chaos.ts"
 import * as ChaosNode from "../src/chaos/ChaosNode.ts"
 import * as ChaosWorker from "../src/chaos/ChaosWorker.ts"
 import type { WorkerOptions } from "../src/chaos/ChaosWorld.ts"
+import { readOptions, showUsage } from "./commandLine.ts"
+
+const USAGE = "chaos [--rounds N] [--seed S] [--workers N]"
 
 const [role] = process.argv.slice(2)
 
 const runHere = async (): Promise<void> => {
-  const { values } = parseArgs({
-    args: process.argv.slice(2).filter((arg) => arg !== "--"),
-    options: {
-      rounds: { type: "string", default: "200" },
-      seed: { type: "string" },
-      workers: { type: "string", default: "2" }
-    }
+  const values = readOptions(USAGE, {
+    rounds: { type: "string", default: "200" },
+    seed: { type: "string" },
+    workers: { type: "string", default: "2" }
   })
   const rounds = Number(values.rounds)
   const workers = Number(values.workers)
   const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed)
   const isCount = (value: number) => Number.isSafeInteger(value) && value > 0
   if (!(isCount(rounds) && isCount(workers) && Number.isSafeInteger(seed) && seed >= 0)) {
-    process.stderr.write("usage: chaos [--rounds N] [--seed S] [--workers N]\n")
-    process.exitCode = 2
-    return
+    showUsage(USAGE)
   }
   process.stdout.write(`seed ${seed}\n`)
   const started = performance.now()

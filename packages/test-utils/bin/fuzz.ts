@@ -3,19 +3,17 @@
  * whole logs. Prints the seed, and for each decoder what became of them, the slowest and the largest. Fails where a decoder
  * broke.
  */
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Fuzz from "../src/Fuzz.ts"
+import { readOptions, showUsage } from "./commandLine.ts"
 
-const { values } = parseArgs({
-  args: process.argv.slice(2).filter((arg) => arg !== "--"),
-  options: { runs: { type: "string", default: "200000" }, seed: { type: "string" } }
-})
+const USAGE = "fuzz [--runs N] [--seed S]"
+
+const values = readOptions(USAGE, { runs: { type: "string", default: "200000" }, seed: { type: "string" } })
 const runs = Number(values.runs)
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(values.seed)
 if (!(Number.isSafeInteger(runs) && runs > 0 && Number.isSafeInteger(seed) && seed >= 0)) {
-  process.stderr.write("usage: fuzz [--runs N] [--seed S]\n")
-  process.exit(2)
+  showUsage(USAGE)
 }
 
 process.stdout.write(`seed ${seed}\n`)

@@ -6,7 +6,6 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import * as Identifier from "@keyward/core/identity/Identifier"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
@@ -22,19 +21,18 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { layer } from "../src/chaos/ChaosWorld.ts"
 import { aroundStore } from "../src/simulation/Ports.ts"
+import { readOptions, showUsage } from "./commandLine.ts"
 
-const { values } = parseArgs({
-  args: process.argv.slice(2).filter((arg) => arg !== "--"),
-  options: {
-    installations: { type: "string", default: "5000" },
-    seconds: { type: "string", default: "60" }
-  }
+const USAGE = "idle [--installations N] [--seconds S]"
+
+const values = readOptions(USAGE, {
+  installations: { type: "string", default: "5000" },
+  seconds: { type: "string", default: "60" }
 })
 const count = Number(values.installations)
 const seconds = Number(values.seconds)
 if (!(Number.isSafeInteger(count) && count > 0 && seconds > 0)) {
-  process.stderr.write("usage: idle [--installations N] [--seconds S]\n")
-  process.exit(2)
+  showUsage(USAGE)
 }
 
 const megabytes = () => {

@@ -5,28 +5,25 @@
  * runs over processes; `--reached` says how many runs came to each state that matters.
  */
 import { fork } from "node:child_process"
-import { parseArgs } from "node:util"
 import * as Effect from "effect/Effect"
 import * as Invariants from "../src/simulation/Invariants.ts"
 import * as Simulator from "../src/simulation/Simulator.ts"
+import { readOptions, showUsage } from "./commandLine.ts"
 
-const { values } = parseArgs({
-  args: process.argv.slice(2).filter((arg) => arg !== "--"),
-  options: {
-    runs: { type: "string", default: "2000" },
-    seed: { type: "string" },
-    workers: { type: "string", default: "1" },
-    shrink: { type: "boolean", default: true },
-    reached: { type: "boolean", default: false }
-  },
-  allowNegative: true
+const USAGE = "simulate [--runs N] [--seed S] [--workers W] [--no-shrink] [--reached]"
+
+const values = readOptions(USAGE, {
+  runs: { type: "string", default: "2000" },
+  seed: { type: "string" },
+  workers: { type: "string", default: "1" },
+  shrink: { type: "boolean", default: true },
+  reached: { type: "boolean", default: false }
 })
 const runs = Number(values.runs)
 const workers = Number(values.workers)
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed)
 if (![runs, seed, workers].every((number) => Number.isSafeInteger(number) && number >= 0) || workers < 1) {
-  process.stderr.write("usage: simulate [--runs N] [--seed S] [--workers W] [--no-shrink] [--reached]\n")
-  process.exit(2)
+  showUsage(USAGE)
 }
 
 // Thousands of errors are made on the way, and nobody reads where.
