@@ -40,12 +40,17 @@ export const make = ({
 }: Options): Effect.Effect<Threads, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => new Set<Worker>()),
-      (running) => Effect.promise(() => Promise.all(Array.from(running, (worker) => worker.terminate())))
+      Effect.sync(() => ({ running: new Set<Worker>(), toStart: threads })),
+      (pool) =>
+        Effect.promise(() => {
+          // Whoever goes on asking when the scope has ended starts none that nobody would end.
+          pool.toStart = 0
+          return Promise.all(Array.from(pool.running, (worker) => worker.terminate()))
+        })
     ),
-    (running) => {
+    (pool) => {
+      const { running } = pool
       let tasksUntilStart = tasksBeforeStart
-      let toStart = threads
 
       const start = () => {
         try {
@@ -62,14 +67,14 @@ export const make = ({
           worker.on("exit", gone)
         } catch {
           // No threads here, as under a permission model: the calling thread does everything.
-          toStart = 0
+          pool.toStart = 0
         }
       }
 
       return {
         expect: (tasks) => {
           tasksUntilStart -= tasks
-          if (tasksUntilStart <= 0) for (; toStart > 0; toStart--) start()
+          if (tasksUntilStart <= 0) for (; pool.toStart > 0; pool.toStart--) start()
           return running.size > 0
         },
         send: (message) => {

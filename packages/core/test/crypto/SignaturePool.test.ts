@@ -112,6 +112,16 @@ describe("threads that help to verify", { timeout: 60_000 }, () => {
     })
   )
 
+  it.live("do not start when the scope has ended before there was enough to do", () =>
+    Effect.gen(function* () {
+      const { asked, isValid } = counted()
+      const verifyAll = yield* Effect.scoped(signaturePool.make(isValid, 1))
+      const few = signatures.slice(0, 100)
+      for (let round = 0; round < 20; round++) yield* verifyAll(few)
+      expect(asked.count).toBe(20 * few.length)
+    })
+  )
+
   it.scopedLive("stop when nobody asks any more", () =>
     Effect.gen(function* () {
       const { asked, isValid } = counted()
