@@ -281,6 +281,40 @@ describe("writes that wait at the same time", () => {
     )
   }
 
+  it.scoped("wait for the disk also as the first of a new file, where nobody has set a level", () =>
+    Effect.gen(function* () {
+      const file = yield* filename
+      yield* Effect.gen(function* () {
+        const { query, write } = yield* transactions.make(yield* SqlClient.SqlClient)
+        const now = Effect.map(query("SELECT synchronous FROM pragma_synchronous"), ([row]) => row?.["synchronous"])
+        expect(yield* write(Effect.zipRight(query("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"), now))).toBe(2)
+        expect(yield* write(now)).toBe(2)
+      }).pipe(Effect.provide(SqliteClient.layer({ filename: file })))
+    })
+  )
+
+  it.scoped("leave a private connection at the level that it was configured to before the first of them", () =>
+    Effect.gen(function* () {
+      const file = yield* filename
+      yield* withSql(file, (sql) => sql`CREATE TABLE numbers (n INTEGER PRIMARY KEY)`)
+      yield* Effect.gen(function* () {
+        const { execute, query, read, write, writeUnsynced } = yield* transactions.make(yield* SqlClient.SqlClient, {
+          isPrivate: true
+        })
+        const now = Effect.map(query("SELECT synchronous FROM pragma_synchronous"), ([row]) => row?.["synchronous"])
+        yield* read(execute("PRAGMA synchronous = FULL"))
+        for (const [one, inside] of [
+          [write, 2],
+          [writeUnsynced, 1],
+          [write, 2]
+        ] as const) {
+          expect(yield* one(now)).toBe(inside)
+          expect(yield* read(now)).toBe(2)
+        }
+      }).pipe(Effect.provide(SqliteClient.layer({ filename: file })))
+    })
+  )
+
   it.effect("wait for the disk if one of them does, and only then", () =>
     Effect.gen(function* () {
       const { commits, query, sql, write, writeUnsynced } = yield* counting

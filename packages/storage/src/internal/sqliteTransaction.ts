@@ -211,12 +211,26 @@ export const make = (
 ): Effect.Effect<Transactions, SqlError> =>
   Effect.gen(function* () {
     const own = yield* Effect.scoped(sql.reserve)
+    // SQLite may lower its own level when it first reads a file with a WAL: not between a look at the level and a write. Where the
+    // file cannot be read, there is no write either.
+    yield* Effect.ignore(execute(own, "SELECT 1 FROM sqlite_schema LIMIT 1"))
     const run = (statement: string) => Effect.asVoid(execute(own, statement))
     const setLevel = (level: number) => run(`PRAGMA synchronous = ${level}`)
     /** Never prepared ahead: SQLite answers while it prepares. */
     const readLevel = Effect.map(execute(own, "PRAGMA synchronous"), ([row]) => Number(row?.["synchronous"]))
-    /** Of a client that others use, too, nobody knows what they have set it to since. */
-    const getLevel = isPrivate ? Effect.succeed(yield* readLevel) : readLevel
+    let known: number | undefined
+    const remembered = Effect.suspend(() =>
+      known === undefined
+        ? Effect.tap(readLevel, (level) => {
+            known = level
+          })
+        : Effect.succeed(known)
+    )
+    /**
+     * Of a client that others use, too, nobody knows what they have set it to since. A private one is asked at its first write: it is
+     * configured after this.
+     */
+    const getLevel = isPrivate ? remembered : readLevel
     const query: Transactions["query"] = (text, ...parameters) => own.execute(text, parameters, undefined)
     const waiting: Array<Waiting> = []
     let isLed = false
