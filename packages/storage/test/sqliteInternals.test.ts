@@ -6,12 +6,17 @@ import type { Connection } from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { describe, expect, it } from "@effect/vitest"
+import { StorageError } from "@keyward/core/ports/KeyPackageStore"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import * as TestClock from "effect/TestClock"
 import { fromDriver, reasonOfCode } from "../src/internal/sqliteErrors.ts"
 import * as transactions from "../src/internal/sqliteTransaction.ts"
 import { filename, withSql } from "./fixture.ts"
@@ -325,6 +330,35 @@ describe("writes that wait at the same time", () => {
       expect(yield* Effect.forEach(range(0, 3), () => writeUnsynced(level), all)).toEqual([1, 1, 1])
       expect(yield* sql`PRAGMA synchronous`).toEqual([{ synchronous: 2 }])
     }).pipe(Effect.provide(memory))
+  )
+})
+
+describe("a database that stays busy", () => {
+  const busy = () => new StorageError({ operation: "open", reason: "Busy", detail: "locked" })
+
+  /** When each try was made, in milliseconds. */
+  const triesOf = (retry: (call: Effect.Effect<never, StorageError>) => Effect.Effect<never, StorageError>) =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(0)
+      const tries: Array<number> = []
+      const call = Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        tries.push(now)
+        return Effect.fail(busy())
+      })
+      const fiber = yield* Effect.fork(Effect.flip(retry(call)))
+      yield* TestClock.adjust("1 minute")
+      expect((yield* Fiber.join(fiber)).reason).toBe("Busy")
+      return tries
+    }).pipe(Effect.withRandom(Random.make("busy")))
+
+  it.effect("is tried ten times, after the waits of a schedule that is driven from the first try on", () =>
+    Effect.gen(function* () {
+      const expected = yield* triesOf(
+        Effect.retry(Schedule.exponential("10 millis").pipe(Schedule.jittered, Schedule.intersect(Schedule.recurs(9))))
+      )
+      expect(expected.length).toBe(10)
+      expect(yield* triesOf(transactions.retryBusy)).toEqual(expected)
+    })
   )
 })
 
