@@ -128,7 +128,8 @@ export const make = (own: Operations, workers: number): Effect.Effect<Operations
       ...own,
       foresee: (asked: ReadonlyArray<Question>): Foreseen => {
         const questions = asked.filter(isWellFormed).slice(0, LARGEST_BATCH)
-        if (!expect(questions.length) || questions.length < SMALLEST_BATCH) {
+        // What is too small to be helped with is no reason to start anybody.
+        if (questions.length < SMALLEST_BATCH || !expect(questions.length)) {
           return { operations: own, release: () => {} }
         }
         const { batch, foreseen } = tableOf(questions, own)

@@ -94,7 +94,8 @@ export const make = (
       (signatures) =>
         Effect.suspend(() => {
           const count = signatures.length
-          const isHelped = expect(count) && count >= SMALLEST_BATCH
+          // What is too small to be helped with is no reason to start anybody.
+          const isHelped = count >= SMALLEST_BATCH && expect(count)
           const table = isHelped ? tableOf(signatures) : undefined
           if (table !== undefined) send(table.batch)
 

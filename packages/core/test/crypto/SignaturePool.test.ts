@@ -112,6 +112,23 @@ describe("threads that help to verify", { timeout: 60_000 }, () => {
     })
   )
 
+  it.scopedLive("are not started by batches that are too small to be helped with, however many", () =>
+    Effect.gen(function* () {
+      const { asked, isValid } = counted()
+      const verifyAll = yield* signaturePool.make(isValid, 1)
+      for (let round = 0; round < 100; round++) yield* verifyAll(signatures.slice(0, 11))
+      // One that was started would be there by now.
+      for (let round = 0; round < 100; round++) {
+        for (const one of signatures.slice(0, 11)) isValid(one)
+        yield* Effect.yieldNow()
+      }
+      asked.count = 0
+      const some = signatures.slice(0, 150)
+      yield* verifyAll(some)
+      expect(asked.count).toBe(some.length)
+    })
+  )
+
   it.live("do not start when the scope has ended before there was enough to do", () =>
     Effect.gen(function* () {
       const { asked, isValid } = counted()
