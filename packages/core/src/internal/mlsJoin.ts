@@ -113,7 +113,7 @@ export const stage = (
   return { groupInfo, secrets, ownLeaf }
 }
 
-/** Up to here the calling fiber verifies itself; the way to the thread pool and back costs about this many. */
+/** Up to here the calling fiber verifies itself; a turn of the event loop, or of the thread pool, costs about this many. */
 const SIGNATURES_IN_PLACE = 6
 
 /** Verifies the signatures of the GroupInfo and of every leaf but ours, which is the one that we signed. */

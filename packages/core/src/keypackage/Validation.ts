@@ -207,7 +207,7 @@ export const validateKeyPackage = (
 const PACKAGES_PER_TURN = 32
 
 /**
- * `validateKeyPackage` of each, in order. The signatures are verified beside the event loop, and other fibers run in between.
+ * `validateKeyPackage` of each, in order. Other fibers and sockets come between, also while signatures are verified.
  *
  * @since 1.0.0
  * @category validation
@@ -239,7 +239,7 @@ export const validateKeyPackages = (
           const signatures: Signatures = { leaf: (one) => answer(one, 0), keyPackage: (one) => answer(one, 1) }
           return decodings.map(Either.flatMap((one) => judge(crypto, one, signatures, seconds(now))))
         }),
-      // The next turns are decoded while the pool verifies the first.
+      // The next turns are decoded while the signatures of the first are verified.
       { concurrency: 4 }
     )
     return judged.flat()

@@ -41,8 +41,8 @@ export interface MlsCryptoShape {
    */
   readonly ed25519VerifyStrict: (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean
   /**
-   * `ed25519VerifyStrict` of each, in order, beside the event loop and on as many cores as there are. For many signatures:
-   * for one or two the way there and back costs more than it saves.
+   * `ed25519VerifyStrict` of each, in order, on several cores where there are some; other fibers and sockets come between. For
+   * many signatures: for one or two the way there and back costs more than it saves.
    */
   readonly ed25519VerifyStrictAll: (
     signatures: ReadonlyArray<Ed25519Signature>
