@@ -39,7 +39,7 @@ export interface ClockGuard {
    * too early.
    */
   readonly observe: Effect.Effect<void>
-  /** Notes which rows of an installation are in use, and which wait for their dates. */
+  /** Compares the clocks, and notes which rows of an installation are in use, and which wait for their dates. */
   readonly see: (installationId: InstallationId, ledger: InstallationLedger) => Effect.Effect<void>
   /** Whether this time has passed by the wall clock as it would be without what it has stepped ahead. */
   readonly hasPassed: (time: DateTime.Utc) => Effect.Effect<boolean>
@@ -138,7 +138,7 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
   return {
     observe: Effect.asVoid(look),
     see: (installationId, { entries, quarantined }) =>
-      Effect.map(Clock.currentTimeNanos, (monotonic) => {
+      Effect.map(look, ({ monotonic }) => {
         const before = sightings.get(installationId)
         const rows = new Map<number, Sighting>()
         const seeDated = (row: DatedRow) => {
