@@ -202,14 +202,23 @@ const servedRef = (id: InstallationId) =>
     return Option.map(bytes, (known) => KeyPackageRef.hashWith({ sha256 }, known))
   })
 
+/** An error with what caused it. */
+const describe = (error: { readonly _tag: string; readonly message: string; readonly cause?: unknown }): string =>
+  `${error._tag}: ${error.message}${error.cause instanceof Error ? ` (${error.cause.message})` : ""}`
+
 /** What holds of the file itself at any moment. */
 const judgeFile = (filename: string) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const wrong: Array<string> = []
+    // A process may be opening it for the first time, alone.
+    yield* sql`PRAGMA busy_timeout = 5000`
     const [integrity] = yield* sql`PRAGMA integrity_check`
     if (integrity?.["integrity_check"] !== "ok") wrong.push(`integrity_check: ${JSON.stringify(integrity)}`)
     if ((yield* sql`PRAGMA foreign_key_check`).length > 0) wrong.push("foreign_key_check")
+    const tables = yield* sql`SELECT 1 FROM sqlite_schema WHERE name = 'keyward_private_keys'`
+    // The first process was killed before its first migration, or is about to begin it.
+    if (tables.length === 0) return wrong
     const keyless = yield* sql`SELECT k.history_id FROM keyward_key_packages k
       LEFT JOIN keyward_private_keys p ON p.history_id = k.history_id WHERE p.history_id IS NULL`
     if (keyless.length > 0) wrong.push(`rows without keys: ${JSON.stringify(keyless)}`)
@@ -486,7 +495,7 @@ export const run = ({ onRound, program, rounds, seed, workers: width = 2 }: Opti
         yield* judge(arena, what)
       }).pipe(
         Effect.catchAll((error) =>
-          Effect.sync(() => void violations.push(`database ${arena.place.wallet}: ${error._tag}: ${error.message}`))
+          Effect.sync(() => void violations.push(`database ${arena.place.wallet}: ${describe(error)}`))
         )
       )
 
@@ -585,7 +594,7 @@ export const run = ({ onRound, program, rounds, seed, workers: width = 2 }: Opti
         continue
       }
       yield* Effect.catchAll(judge(arena, `round ${round} (${kind})`), (error) =>
-        Effect.sync(() => void violations.push(`round ${round} (${kind}): ${error._tag}: ${error.message}`))
+        Effect.sync(() => void violations.push(`round ${round} (${kind}): ${describe(error)}`))
       )
       dying = new Set([...dying].filter((child) => child.exitCode === null))
     }
