@@ -18,16 +18,7 @@ const layout = {
   SlotBytes: 176,
   KindAt: 97,
   ResultAt: 104,
-  /** Nobody has begun. */
-  Open: 0,
-  /** The asking thread has it. */
-  Ours: 1,
-  /** A worker has it. */
-  Theirs: 2,
-  /** The answer is in the slot. */
-  Done: 3,
-  /** The worker's library gives no answer; the asking thread finds out why. */
-  Refused: 4
+  ...threads.status
 } as const
 
 /** What a worker is sent. */

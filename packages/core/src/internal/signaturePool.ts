@@ -18,16 +18,7 @@ import * as threads from "./threads.ts"
 const layout = {
   SignatureAt: 32,
   MessageAt: 96,
-  /** Nobody has begun. */
-  Open: 0,
-  /** The asking thread has it. */
-  Ours: 1,
-  /** A worker has it. */
-  Theirs: 2,
-  /** A worker has found it valid. */
-  Valid: 3,
-  /** A worker has not; the asking thread finds out why. */
-  Refused: 4
+  ...threads.status
 } as const
 
 /** What a worker is sent. */
@@ -102,7 +93,7 @@ export const make = (
           /** Whether a worker has found it valid already; otherwise it is taken from the workers. */
           const isKnownValid = (index: number): boolean =>
             table !== undefined &&
-            Atomics.compareExchange(table.status, index, layout.Open, layout.Ours) === layout.Valid
+            Atomics.compareExchange(table.status, index, layout.Open, layout.Ours) === layout.Done
           const release = Effect.sync(() => {
             for (let index = 0; table !== undefined && index < count; index++) isKnownValid(index)
           })

@@ -14,7 +14,7 @@ const sodium = createRequire(import.meta.url)("sodium-native")
  *
  * @param {import("./signaturePool.ts").Batch} batch
  */
-const work = ({ bytes, count, layout: { MessageAt, Open, Refused, SignatureAt, Theirs, Valid } }) => {
+const work = ({ bytes, count, layout: { Done, MessageAt, Open, Refused, SignatureAt, Theirs } }) => {
   const status = new Int32Array(bytes, 0, count)
   const ends = new Uint32Array(bytes, 4 * count, count)
   const slots = new Uint8Array(bytes, 8 * count)
@@ -26,7 +26,7 @@ const work = ({ bytes, count, layout: { MessageAt, Open, Refused, SignatureAt, T
       slot.subarray(MessageAt),
       slot.subarray(0, SignatureAt)
     )
-    Atomics.store(status, index, isValid ? Valid : Refused)
+    Atomics.store(status, index, isValid ? Done : Refused)
   }
 }
 

@@ -6,6 +6,20 @@ import { Worker } from "node:worker_threads"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
+/** Who has a task of a table in shared memory. Whoever takes one does so by an atomic exchange. */
+export const status = {
+  /** Nobody has begun. */
+  Open: 0,
+  /** The asking thread has it. */
+  Ours: 1,
+  /** A worker has it. */
+  Theirs: 2,
+  /** A worker has done it. */
+  Done: 3,
+  /** The worker's library gives no answer; the asking thread finds out why. */
+  Refused: 4
+} as const
+
 /** The calling thread does its part, and a node or a database has something to do as well. */
 const MOST_THREADS = 3
 
