@@ -535,6 +535,11 @@ const make = (database: Database) =>
             .slice(0, options.limit)
         ),
 
+      findDueAfter: (time) =>
+        read("findDueAfter", [time], (content) =>
+          deadlines(content).filter(({ dueAt }) => DateTime.greaterThan(dueAt, time))
+        ),
+
       nextDueAt: (now) =>
         read("nextDueAt", [now], (content) =>
           deadlines(content).reduce<Option.Option<DateTime.Utc>>(

@@ -252,6 +252,15 @@ export const isLive = (entry: LedgerEntry): entry is Live =>
   entry._tag === "Prepared" || entry._tag === "Exposed" || entry._tag === "Published"
 
 /**
+ * Whether the entry waits to be published.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isWaiting = (entry: LedgerEntry): entry is Prepared | Exposed =>
+  entry._tag === "Prepared" || entry._tag === "Exposed"
+
+/**
  * Whether the entry waits for its date of deletion.
  *
  * @since 1.0.0

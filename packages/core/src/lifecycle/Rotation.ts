@@ -34,7 +34,7 @@ import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import type { Installation } from "./Installation.ts"
 import type { Lease, LeaseError } from "./Lease.ts"
-import type { Exposed, Kept, Prepared, Published, RotationTrigger } from "./Ledger.ts"
+import { type Exposed, isWaiting, type Kept, type Prepared, type Published, type RotationTrigger } from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { nextAttempt, nextProbeAt, retryTransient, withinAttempt } from "./RetryPolicy.ts"
@@ -82,8 +82,6 @@ export interface RotationOrder {
   /** The newest row, where the caller has read it under the same lease. */
   readonly newest?: Option.Option<Kept> | undefined
 }
-
-const isWaiting = (entry: Kept): entry is Prepared | Exposed => entry._tag === "Prepared" || entry._tag === "Exposed"
 
 /**
  * Whether a package is still what we would publish now: of the wanted kind, valid, and with enough lifetime left.

@@ -81,6 +81,12 @@ const LONGEST_TIMER = 6 * 3_600_000
 /** Every installation is looked at after one probe interval at the latest; more than this many is none of this clock's doing. */
 const LOOKS_APART = 1.5
 
+/**
+ * How often it is asked for deadlines that lie further ahead than that, in nanoseconds of the monotonic clock: a wall clock that was
+ * ahead only while the scheduler slept is seen in nothing else.
+ */
+const FAR_DEADLINES_SOUGHT = 12n * 3_600_000_000_000n
+
 /** A wall clock that is this much behind what it was, in milliseconds, was set back. */
 const SET_BACK = 60_000
 
@@ -143,8 +149,8 @@ interface Cooling {
   readonly until: number
 }
 
-/** The last moment that a date can be. */
-const END_OF_TIME = DateTime.unsafeMake(8.64e15)
+/** The first moment that a date can be. */
+const BEGINNING_OF_TIME = DateTime.unsafeMake(-8.64e15)
 
 /** Sleeps this many milliseconds of the wall clock, or less if it is set back. */
 const sleep = (pause: number): Effect.Effect<void> =>
@@ -192,11 +198,11 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
     /** Installations that this process has looked at: what others did before it started is seen before anything is done. */
     const lookedAt = new Set<InstallationId>()
     const memory = Reachability.memory()
-    /** Installations to look at because the clock was set back, now or by an earlier process: their deadlines lie too far ahead. */
+    /** Installations to look at because the clock was set back, now or before: their deadlines lie too far ahead. */
     const startled = new Set<InstallationId>()
     let latest = yield* Clock.currentTimeMillis
-    /** Whether this is the first round. */
-    let isFirst = true
+    /** When deadlines that lie too far ahead were last asked for, on the monotonic clock; none before the first round. */
+    let soughtAt: bigint | undefined
     const fibers = yield* FiberSet.make<void>()
 
     const run = (installationId: InstallationId, insist: boolean, look: boolean) =>
@@ -272,15 +278,15 @@ export const make = (options: Options = {}): Effect.Effect<Scheduler["Type"], ne
           cooling.set(id, { count: cooling.get(id)?.count ?? 1, until: 0 })
       }
       const resting = [...cooling].filter(([, { until }]) => until > 0)
-      if (isFirst || millis < latest - SET_BACK) {
-        const all = yield* store.findDue({ now: END_OF_TIME, limit: Number.MAX_SAFE_INTEGER })
-        // Whatever waits longer than from one look to the next was put off under a clock that an earlier process had.
-        const furthest = millis + LOOKS_APART * Duration.toMillis(probeInterval)
-        for (const { dueAt, installationId } of all) {
-          if (!isFirst || DateTime.toEpochMillis(dueAt) > furthest) startled.add(installationId)
-        }
+      const monotonic = yield* Clock.currentTimeNanos
+      const isSetBack = millis < latest - SET_BACK
+      if (isSetBack || soughtAt === undefined || monotonic - soughtAt >= FAR_DEADLINES_SOUGHT) {
+        // Whatever waits longer than from one look to the next was put off under a clock that was ahead.
+        const furthest = DateTime.addDuration(now, Duration.times(probeInterval, LOOKS_APART))
+        const tooFarAhead = yield* store.findDueAfter(isSetBack ? BEGINNING_OF_TIME : furthest)
+        for (const { installationId } of tooFarAhead) startled.add(installationId)
+        soughtAt = monotonic
       }
-      isFirst = false
       latest = millis
       const room = Math.min(concurrency - running.size, bucket.available(millis))
       const begin = (installationId: InstallationId) => {

@@ -23,7 +23,7 @@ import * as Cleaner from "./Cleaner.ts"
 import type { ClockGuard } from "./ClockGuard.ts"
 import type { Installation } from "./Installation.ts"
 import type { Lease, LeaseError } from "./Lease.ts"
-import { type Doomed, isDoomed, isLive, type Kept, type Published, type RotationTrigger } from "./Ledger.ts"
+import { type Doomed, isDoomed, isLive, isWaiting, type Kept, type Published, type RotationTrigger } from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import * as Reachability from "./Reachability.ts"
@@ -173,10 +173,18 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
   Effect.gen(function* () {
     const { installation } = subject
     const { unreachable } = installation.schedule
+    const { minimumRemainingLifetime, rotationInterval } = yield* LifecycleSettings
     const drifted = hasDrifted(subject, published)
     // A rotation that follows at once writes down when to look next, and what it was for.
     if (!drifted && isUndisturbed(installation.schedule, seenAt)) return
-    const { rotationInterval } = yield* LifecycleSettings
+    const isForgotten =
+      installation.schedule.requests.length === 0 &&
+      subject.ledger.entries.some(
+        (entry) =>
+          entry.historyId > published.historyId &&
+          isWaiting(entry) &&
+          isFitToPublish(entry, wantedProfile(subject), seenAt, minimumRemainingLifetime)
+      )
     const probeAt = Option.some(yield* nextProbeAt(seenAt))
     const rotateAt = DateTime.addDuration(published.publishedAt, rotationInterval)
     yield* reschedule(subject, (schedule) => {
@@ -193,7 +201,9 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
         ),
         seenServedAt: Option.some(seenAt)
       }
-      return drifted ? requestRotation("Profile", seenAt)(settled) : settled
+      if (drifted) return requestRotation("Profile", seenAt)(settled)
+      // What waits to be sent is sent, also where nothing says so any more.
+      return isForgotten ? requestRotation("Repair", seenAt)(settled) : settled
     })
     if (Option.isSome(unreachable)) {
       const { installationId } = installation
@@ -248,8 +258,8 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const newest = Reachability.newestPublished(subject.ledger)
     // What waits to be sent replaces what is served anyway.
-    const isWaiting = subject.ledger.entries.some(
-      ({ _tag, historyId }) => (_tag === "Exposed" || _tag === "Prepared") && historyId > (newest?.historyId ?? 0)
+    const hasSuccessor = subject.ledger.entries.some(
+      (entry) => isWaiting(entry) && entry.historyId > (newest?.historyId ?? 0)
     )
     // So does what is being made already, however long that takes.
     const isReplacing = subject.installation.schedule.requests.some(({ trigger }) => trigger === "Repair")
@@ -268,7 +278,7 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
         )
       )
     const replace = reschedule(subject, requestRotation("Repair", seenAt))
-    if (!hasKeys || isWaiting || isReplacing) return yield* replace
+    if (!hasKeys || hasSuccessor || isReplacing) return yield* replace
     // Bytes that it once accepted and now refuses are given up: the new ones are sent at the pace of a rotation that fails.
     yield* Effect.catchIf(sendAgain(subject.lease, newest), isRefusal, () => replace)
   })
@@ -373,7 +383,9 @@ const act = (
             schedule.strangers,
             (known) => !Schedule.isDue(Option.some(DateTime.addDuration(known.seenAt, ONE_DAY)), seenAt, ONE_DAY)
           )
-        yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => {
+        const isClone = verdict._tag === "CloneSuspected"
+        yield* settleUnreachable(subject, verdict._tag, seenAt, (before) => {
+          const known = isClone ? withoutConfirmation(before) : before
           const strangers = isDue
             ? Option.some({
                 count: Option.match(known.strangers, { onNone: () => 1, onSome: (s) => s.count + 1 }),
@@ -382,9 +394,12 @@ const act = (
             : known.strangers
           return isDue ? requestRotation("Repair", seenAt)({ ...known, strangers }) : { ...known, strangers }
         })
-        if (verdict._tag === "CloneSuspected") {
-          const tomorrow = DateTime.addDuration(seenAt, ONE_DAY)
-          yield* reschedule(subject, (known) => ({ ...withoutConfirmation(known), probeAt: Option.some(tomorrow) }))
+        // A repair is looked at soon, like any other. Where none may be made yet, there is nothing to see until then.
+        if (isClone && !isDue) {
+          yield* reschedule(subject, (known) => ({
+            ...known,
+            probeAt: Option.map(known.strangers, (last) => DateTime.addDuration(last.seenAt, ONE_DAY))
+          }))
         }
         return
       }
@@ -491,9 +506,9 @@ const rotateIfDue = (subject: Subject) =>
     const now = yield* DateTime.now
     const newest = subject.ledger.entries.at(-1)
     // What was made already is sent without asking the budget again.
-    const isWaiting = newest?._tag === "Prepared" || newest?._tag === "Exposed"
+    const hasWaiting = newest !== undefined && isWaiting(newest)
     for (const trigger of Schedule.dueTriggers(subject.installation.schedule, now)) {
-      const held = isWaiting ? Option.none() : yield* heldUntil(subject, trigger, now)
+      const held = hasWaiting ? Option.none() : yield* heldUntil(subject, trigger, now)
       if (Option.isSome(held)) {
         yield* reschedule(subject, Schedule.hold(trigger, held.value))
         continue

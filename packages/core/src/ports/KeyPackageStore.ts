@@ -221,6 +221,8 @@ export class KeyPackageStore extends Context.Tag("@keyward/core/KeyPackageStore"
       readonly limit: number
       readonly except?: ReadonlySet<InstallationId> | undefined
     }) => Effect.Effect<ReadonlyArray<Due>, StorageError>
+    /** The installations for which nothing is due up to this time, and something after it. */
+    readonly findDueAfter: (time: DateTime.Utc) => Effect.Effect<ReadonlyArray<Due>, StorageError>
     /** When the next thing is due after `now`, for any installation. */
     readonly nextDueAt: (now: DateTime.Utc) => Effect.Effect<Option.Option<DateTime.Utc>, StorageError>
     /**

@@ -22,13 +22,14 @@ const selectDue = (range: string) => `SELECT installation_id, due_at FROM keywar
   ORDER BY due_at, seq LIMIT ?`
 const SELECT_PASSED = selectDue("<=")
 const SELECT_TOO_FAR_AHEAD = selectDue(">")
+const SELECT_AFTER = `SELECT installation_id, due_at FROM keyward_installations WHERE due_at > ? AND ${IS_NAMED}`
 const SELECT_NEXT = `SELECT installation_id, due_at FROM keyward_installations
   WHERE due_at > ? AND ${IS_NAMED} ORDER BY due_at, seq LIMIT 1`
 
 /** The methods of the port that are about deadlines. */
 export const make = (
   database: Database
-): Pick<KeyPackageStore["Type"], "modifySchedule" | "findDue" | "nextDueAt" | "deadlineLowered"> => {
+): Pick<KeyPackageStore["Type"], "modifySchedule" | "findDue" | "findDueAfter" | "nextDueAt" | "deadlineLowered"> => {
   const { lowered, query, read, write } = database
   const change = reschedule(database)
 
@@ -53,6 +54,13 @@ export const make = (
             : []
         return yield* Effect.forEach([...passed, ...tooFarAhead], rows.due)
       }).pipe(read("findDue"))
+    ),
+
+    findDueAfter: traced("SqliteKeyPackageStore.findDueAfter")((time) =>
+      query(SELECT_AFTER, millis(time)).pipe(
+        Effect.flatMap((found) => Effect.forEach(found, rows.due)),
+        read("findDueAfter")
+      )
     ),
 
     nextDueAt: traced("SqliteKeyPackageStore.nextDueAt")((now) =>

@@ -53,6 +53,7 @@ export const aroundStore = (
   releaseLease: (...args) => around("releaseLease", store.releaseLease(...args)),
   modifySchedule: (...args) => around("modifySchedule", store.modifySchedule(...args)),
   findDue: (...args) => around("findDue", store.findDue(...args)),
+  findDueAfter: (...args) => around("findDueAfter", store.findDueAfter(...args)),
   nextDueAt: (...args) => around("nextDueAt", store.nextDueAt(...args)),
   deadlineLowered: store.deadlineLowered,
   insertKeyPackageHistory: (...args) => around("insertKeyPackageHistory", store.insertKeyPackageHistory(...args)),
