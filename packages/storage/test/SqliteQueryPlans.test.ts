@@ -53,6 +53,7 @@ describe("query plans", () => {
         yield* store.checkLease(one.lease, T0)
         yield* store.modifySchedule(id, (schedule) => ({ ...schedule, probeAt: Option.some(T0) }))
         yield* store.findDue({ now: T0, limit: 10, except: new Set([id]) })
+        yield* store.findDueAfter(T0)
         yield* store.nextDueAt(T0)
         yield* store.getNewest(id)
         yield* store.getPrivateKeys((yield* store.getHistory(id))[0]?.historyId ?? (0 as never))

@@ -33,6 +33,7 @@ import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVe
 import * as InboxLog from "./InboxLog.ts"
 import type { Installation, Registration } from "./Installation.ts"
 import type { Lease } from "./Lease.ts"
+import { isWaiting, type Kept } from "./Ledger.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { retryTransient, withinAttempt } from "./RetryPolicy.ts"
 import {
@@ -206,12 +207,14 @@ const preparePublication = (
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const now = yield* DateTime.now
     if (Option.isSome(identityUpdate)) yield* store.saveIdentityUpdate(lease, identityUpdate.value, now)
+    const isFit = (entry: Kept) => isFitToPublish(entry, wanted, now, minimumRemainingLifetime)
     const newest = yield* findNewest(installation.installationId)
-    const isServed = Option.exists(
-      newest,
-      (entry) => entry._tag === "Published" && isFitToPublish(entry, wanted, now, minimumRemainingLifetime)
-    )
-    if (!isServed) yield* rotateUnderLease(lease, installation, { wanted, trigger: "Registration" })
+    // What a process with another clock has made since, and this one would not send, replaces nothing.
+    const rows = Option.exists(newest, (entry) => isWaiting(entry) && !isFit(entry))
+      ? yield* store.getHistory(installation.installationId)
+      : Option.toArray(newest)
+    if (rows.findLast(isFit)?._tag !== "Published")
+      yield* rotateUnderLease(lease, installation, { wanted, trigger: "Registration" })
   })
 
 /**

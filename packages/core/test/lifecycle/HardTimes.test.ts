@@ -1,6 +1,6 @@
 /** The engine in bad times: wrong clocks, stores and networks that fail for long, crowds. It ends repaired, and never spins. */
 import { describe, expect, it } from "@effect/vitest"
-import { InstallationId } from "@keyward/core/identity/InstallationId"
+import * as InstallationId from "@keyward/core/identity/InstallationId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
 import { validateKeyPackage } from "@keyward/core/keypackage/Validation"
 import { registerInstallation } from "@keyward/core/lifecycle/Registration"
@@ -15,6 +15,7 @@ import { KeyPackageStore, StorageError } from "@keyward/core/ports/KeyPackageSto
 import { Signer } from "@keyward/core/ports/Signer"
 import { WelcomeProgress } from "@keyward/core/ports/WelcomeProgress"
 import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
+import * as NodeState from "@keyward/test-utils/devnode/NodeState"
 import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
 import { aroundApi, aroundStore } from "@keyward/test-utils/simulation/Ports"
@@ -34,11 +35,11 @@ import * as TestApp from "./TestApp.ts"
 
 const uploads = Effect.flatMap(Faults.Faults, (faults) => faults.callsOf("uploadKeyPackage"))
 
-const rotate = (installationId: InstallationId, includePostQuantum = false) =>
+const rotate = (installationId: InstallationId.InstallationId, includePostQuantum = false) =>
   TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum }), "1 second")
 
 /** What is served is a row of ours, and its keys are here. */
-const expectServedOpens = (id: InstallationId) =>
+const expectServedOpens = (id: InstallationId.InstallationId) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
     const row = yield* App.servedRow(id)
@@ -167,6 +168,39 @@ describe("wrong clocks", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
+  it.scoped(
+    "[13] what was put off while the scheduler slept and the clock was days ahead is looked at within a day",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const store = yield* KeyPackageStore
+        const faults = yield* Faults.Faults
+        const node = yield* NodeState.NodeState
+        const id = yield* App.register()
+        const { on, skew } = yield* machine
+        const scheduler = yield* on(App.startScheduler())
+        yield* TestClock.adjust("1 hour")
+
+        // While it sleeps, a look by hand gets no answer under the wrong clock. No round of the scheduler sees that clock.
+        skew.offsetMillis = 5 * 86_400_000
+        yield* faults.setRule(({ method }) =>
+          method === "fetchKeyPackages"
+            ? Option.some(Faults.failBeforeSend(Status.unavailable("nobody there")))
+            : Option.none()
+        )
+        yield* TestApp.withTime(on(scheduler.probe(id)), "1 minute")
+        skew.offsetMillis = 0
+        yield* faults.clear
+        const { schedule } = Option.getOrThrow(yield* store.getInstallation(id))
+        const inFourDays = DateTime.add(yield* DateTime.now, { days: 4 })
+        expect(Option.exists(Schedule.dueAt(schedule), DateTime.greaterThan(inFourDays))).toBe(true)
+
+        yield* node.keyPackages.remove(InstallationId.toPublicKey(id))
+        yield* TestClock.adjust("25 hours")
+        yield* expectServedOpens(id)
+      }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped("[15] one that was being worked on when the clock was set back is looked at afterwards", () =>
     Effect.gen(function* () {
       yield* TestApp.start
@@ -231,6 +265,39 @@ describe("wrong clocks", () => {
       const latest = DateTime.add(yield* byThisClock, { hours: 36 })
       expect(Option.exists(schedule.probeAt, DateTime.lessThan(latest))).toBe(true)
     }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped(
+    "[10] [13] two machines register one installation, one with a clock far ahead: a try makes no package that is there",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const { on, skew } = yield* machine
+        skew.offsetMillis = 44 * 86_400_000
+        const register = registerInstallation({ includePostQuantum: false }).pipe(
+          Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+        )
+        /** Nobody gets into the log, and the network takes no package whose lifetime has not begun. */
+        const setRule = (isAhead: boolean) =>
+          faults.setRule(({ method }) => {
+            if (method === "publishIdentityUpdate")
+              return Option.some(Faults.failBeforeSend(Status.unavailable("away")))
+            return method === "uploadKeyPackage" && isAhead
+              ? Option.some(Faults.failBeforeSend(Status.invalidArgument("its lifetime has not begun")))
+              : Option.none()
+          })
+        for (let turn = 0; turn < 4; turn++) {
+          yield* setRule(false)
+          yield* Effect.flip(TestApp.withTime(register, "1 hour"))
+          yield* setRule(true)
+          yield* Effect.flip(TestApp.withTime(on(register), "1 hour"))
+        }
+        yield* faults.clear
+        const { installationId } = yield* TestApp.withTime(register, "1 hour")
+        expect(yield* App.states(installationId)).toEqual(["Published", "Exposed"])
+        expect(yield* App.servedRow(installationId)).toMatchObject({ historyId: 1 })
+      }).pipe(Effect.provide(App.layer()))
   )
 
   it.scoped("[13] two machines on one store, one with a clock far ahead: neither makes a package for each try", () =>
@@ -618,7 +685,7 @@ const crowd = (count: number, rotateAt: DateTime.Utc) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
     const { inboxId } = yield* TestApp.newInstallation
-    const ids: Array<InstallationId> = []
+    const ids: Array<InstallationId.InstallationId> = []
     for (let index = 0; index < count; index++) {
       const key = yield* InstallationKey.generate
       const intent = { inboxId, label: `${index}`, key, at: TestApp.START }
@@ -637,7 +704,7 @@ const fill = (count: number) =>
     const [first] = [...HashMap.values(content.installations)]
     if (first === undefined) return expect.fail("an empty database")
     const ids = Array.from({ length: count }, (_, index) =>
-      InstallationId.make((index + 1).toString(16).padStart(64, "0"))
+      InstallationId.InstallationId.make((index + 1).toString(16).padStart(64, "0"))
     )
     const copies = ids.map((installationId) => {
       const installation = { ...first.installation, installationId, label: installationId }

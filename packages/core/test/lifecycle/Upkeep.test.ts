@@ -468,29 +468,82 @@ describe("Upkeep", () => {
     }).pipe(Effect.scoped, App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
   )
 
-  it.effect("readBack: where a clone is suspected, no confirmation is waited for, and the next look is tomorrow", () =>
+  it.effect(
+    "readBack: where a clone is suspected, no confirmation is waited for, and the next look is with the next repair",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const memory = yield* MemoryKeyPackageStore
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        const copy = yield* memory.snapshot
+        yield* rotate(id)
+        const unknown = (yield* App.history(id)).at(-1)?.keyPackage.bytes
+        yield* memory.restore(copy)
+        // A package of another copy was seen, and answered with one of ours.
+        const seenAt = yield* DateTime.now
+        yield* store.modifySchedule(id, (schedule) => ({ ...schedule, strangers: Option.some({ count: 1, seenAt }) }))
+        yield* rotate(id)
+        yield* serve(id, unknown)
+        yield* TestClock.adjust("20 minutes")
+        const { reachability } = yield* look(id)
+        expect(reachability).toMatchObject(Option.some({ _tag: "CloneSuspected" }))
+        const schedule = yield* scheduleOf(id)
+        expect(schedule.confirmation).toEqual(Option.none())
+        expect(Schedule.dueAt(schedule)).toEqual(Option.some(DateTime.add(seenAt, { days: 1 })))
+      }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+  )
+
+  it.scoped(
+    "[70] a clone that was answered with a package of ours, and is gone, is suspected no longer soon after",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const memory = yield* MemoryKeyPackageStore
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        const copy = yield* memory.snapshot
+        yield* rotate(id)
+        const unknown = (yield* App.history(id)).at(-1)?.keyPackage.bytes
+        yield* memory.restore(copy)
+        const twoDaysAgo = DateTime.subtract(yield* DateTime.now, { days: 2 })
+        yield* store.modifySchedule(id, (schedule) => ({
+          ...schedule,
+          strangers: Option.some({ count: 1, seenAt: twoDaysAgo })
+        }))
+        yield* rotate(id)
+        yield* serve(id, unknown)
+        const { published, reachability } = yield* look(id)
+        expect(reachability).toMatchObject(Option.some({ _tag: "CloneSuspected" }))
+        expect(Option.isSome(published)).toBe(true)
+        expect(Option.isSome((yield* scheduleOf(id)).unreachable)).toBe(true)
+        yield* App.startScheduler()
+        yield* TestClock.adjust("10 minutes")
+        expect((yield* scheduleOf(id)).unreachable).toEqual(Option.none())
+        const { value } = Option.getOrThrow(Option.map((yield* scheduleOf(id)).strangers, (value) => ({ value })))
+        expect(value.count).toBe(2)
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[65] a package that waits to be sent is sent, also where the schedule that said so was lost", () =>
     Effect.gen(function* () {
       yield* TestApp.start
-      const memory = yield* MemoryKeyPackageStore
+      const faults = yield* Faults.Faults
       const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const copy = yield* memory.snapshot
-      yield* rotate(id)
-      const unknown = (yield* App.history(id)).at(-1)?.keyPackage.bytes
-      yield* memory.restore(copy)
-      // A package of another copy was seen, and answered with one of ours.
-      const seenAt = yield* DateTime.now
-      yield* store.modifySchedule(id, (schedule) => ({ ...schedule, strangers: Option.some({ count: 1, seenAt }) }))
-      yield* rotate(id)
-      yield* serve(id, unknown)
-      yield* TestClock.adjust("20 minutes")
-      const now = yield* DateTime.now
-      const { reachability } = yield* look(id)
-      expect(reachability).toMatchObject(Option.some({ _tag: "CloneSuspected" }))
-      const schedule = yield* scheduleOf(id)
-      expect(schedule.confirmation).toEqual(Option.none())
-      expect(Schedule.dueAt(schedule)).toEqual(Option.some(DateTime.add(now, { days: 1 })))
-    }).pipe(App.withSettings({ confirmBy: "readBack" }), Effect.provide(App.layer()))
+      yield* faults.setRule(({ method }) =>
+        method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
+      )
+      const failing = rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false })
+      yield* Effect.flip(TestApp.withTime(failing, "10 minutes"))
+      yield* faults.clear
+      const waiting = (yield* App.history(id)).at(-1)
+      expect(waiting?._tag).toBe("Exposed")
+      yield* store.modifySchedule(id, () => Schedule.lost)
+      yield* tend(id)
+      expect(yield* App.servedRow(id)).toMatchObject({ _tag: "Published", historyId: waiting?.historyId })
+      expect((yield* App.history(id)).length).toBe(2)
+    }).pipe(Effect.provide(App.layer()))
   )
 
   it.effect("[13] [56] a time of the revocation that lies ahead is put right by the next look, and no other is", () =>

@@ -178,7 +178,7 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
       }))
   })
 
-  describe("findDue and nextDueAt", () => {
+  describe("findDue, findDueAfter and nextDueAt", () => {
     // Deadlines of minutes, days and centuries around now, so that a random one is as often due as not.
     const deadline = FastCheck.oneof(
       FastCheck.integer({ min: -300, max: 300 }),
@@ -222,6 +222,19 @@ export const declare = <R>({ proofs, property, test }: Tools<R>): void => {
           const some = yield* store.findDue({ now: T0, limit, except })
           expect(byTime(some)).toEqual(byTime(others).slice(0, limit))
           expect(some.some(({ installationId }) => except.has(installationId))).toBe(false)
+
+          for (const days of [-10_000, -1, 0, 1, 200]) {
+            const time = DateTime.add(T0, { days })
+            const after = schedules.flatMap((schedule, index) =>
+              Option.toArray(Schedule.dueAt(schedule))
+                .filter((dueAt) => DateTime.greaterThan(dueAt, time))
+                .map((dueAt) => `${ids[index]} ${DateTime.formatIso(dueAt)}`)
+            )
+            const found = yield* store.findDueAfter(time)
+            expect(found.map((one) => `${one.installationId} ${DateTime.formatIso(one.dueAt)}`).sort()).toEqual(
+              after.sort()
+            )
+          }
 
           const later = schedules
             .flatMap((schedule) => Option.toArray(Schedule.dueAt(schedule)))
