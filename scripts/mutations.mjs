@@ -235,6 +235,22 @@ const mutations = [
     title: "[13] a year ahead"
   },
   {
+    name: "far-deadlines",
+    mistake: "deadlines that lie too far ahead are sought when the scheduler starts, and never again",
+    file: lifecycle("Scheduler"),
+    edits: [[" || monotonic - soughtAt >= FAR_DEADLINES_SOUGHT", ""]],
+    test: test("HardTimes"),
+    title: "[13] what was put off while the scheduler slept"
+  },
+  {
+    name: "forgotten-package",
+    mistake: "a package that waits is not sent where its schedule was lost",
+    file: lifecycle("Upkeep"),
+    edits: [["return isForgotten ? ", "return Option.isNone(unreachable) && isForgotten && drifted ? "]],
+    test: test("Upkeep"),
+    title: "[65] a package that waits to be sent"
+  },
+  {
     name: "revoked-rotates",
     mistake: "a revoked installation goes on rotating",
     file: lifecycle("Schedule"),
