@@ -26,6 +26,7 @@ import * as AesGcmKeySealer from "@keyward/storage/AesGcmKeySealer"
 import * as SqliteKeyPackageStore from "@keyward/storage/SqliteKeyPackageStore"
 import * as RealClient from "@keyward/test-utils/RealClient"
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
@@ -75,34 +76,55 @@ const enroll = (name: string, includePostQuantum: boolean) =>
     return installationId
   })
 
-/** All are due now; over when each has a new package. */
-const stampede = (ids: ReadonlyArray<InstallationId>) =>
+const request = (ids: ReadonlyArray<InstallationId>, dueAt: DateTime.Utc) =>
   Effect.gen(function* () {
     const store = yield* KeyPackageStore
     const now = yield* DateTime.now
-    yield* Effect.forEach(ids, (id) => store.modifySchedule(id, Schedule.requestRotation("Queued", now, now)), {
+    yield* Effect.forEach(ids, (id) => store.modifySchedule(id, Schedule.requestRotation("Queued", now, dueAt)), {
       concurrency: 64,
       discard: true
     })
-    const started = process.hrtime.bigint()
-    const waiting = new Set(ids)
-    yield* Effect.scoped(
-      Effect.gen(function* () {
-        const done = yield* Effect.fork(
-          LifecycleEvents.events().pipe(
-            Stream.filter((event) => event._tag === "Published"),
-            Stream.tap((event) => Effect.sync(() => waiting.delete(event.installationId))),
-            Stream.takeUntil(() => waiting.size === 0),
-            Stream.runDrain
-          )
-        )
-        yield* Effect.yieldNow()
-        yield* Scheduler.make({ concurrency: 64, perMinute: 6_000_000, burst: INSTALLATIONS })
-        yield* done
-      })
-    )
-    return Number(process.hrtime.bigint() - started) / 1e9
   })
+
+/** Over when each has a new package. */
+const untilPublished = (ids: ReadonlyArray<InstallationId>) =>
+  Effect.suspend(() => {
+    const waiting = new Set(ids)
+    return LifecycleEvents.events().pipe(
+      Stream.filter((event) => event._tag === "Published"),
+      Stream.tap((event) => Effect.sync(() => waiting.delete(event.installationId))),
+      Stream.takeUntil(() => waiting.size === 0),
+      Stream.runDrain
+    )
+  })
+
+/** Long enough to ask for all rotations beforehand. */
+const AHEAD = Duration.seconds(10)
+
+/**
+ * All are due when the scheduler starts, which looks at each before it rotates; and all are due once more, when it has seen them.
+ * Seconds for each.
+ */
+const stampedes = (ids: ReadonlyArray<InstallationId>) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* request(ids, yield* DateTime.now)
+      const first = yield* Effect.fork(untilPublished(ids))
+      yield* Effect.yieldNow()
+      const started = process.hrtime.bigint()
+      yield* Scheduler.make({ concurrency: 64, perMinute: 6_000_000, burst: INSTALLATIONS })
+      yield* first
+      const atStart = Number(process.hrtime.bigint() - started) / 1e9
+
+      const again = yield* Effect.fork(untilPublished(ids))
+      const dueAt = DateTime.addDuration(yield* DateTime.now, AHEAD)
+      yield* request(ids, dueAt)
+      yield* Effect.sleep(DateTime.distanceDuration(yield* DateTime.now, dueAt))
+      const due = process.hrtime.bigint()
+      yield* again
+      return { atStart, again: Number(process.hrtime.bigint() - due) / 1e9 }
+    })
+  )
 
 /** Seconds that the real client takes to register once, the median. */
 const registerOnce = async (url: string): Promise<number> => {
@@ -151,19 +173,20 @@ const herd = (id: string, includePostQuantum: boolean): Case => ({
         { concurrency: 64 }
       )
     )
-    let seconds = Number.NaN
+    let seconds = { atStart: Number.NaN, again: Number.NaN }
     let registration = Number.NaN
     return {
       subject: async () => {
-        seconds = await managed.runPromise(stampede(ids))
-        return BigInt(Math.round(seconds * 1e9))
+        seconds = await managed.runPromise(stampedes(ids))
+        return BigInt(Math.round(seconds.atStart * 1e9))
       },
       floor: async () => {
         registration = await registerOnce(node.url)
         return BigInt(Math.round(registration * REGISTRATIONS * 1e9))
       },
       beside: async () => ({
-        "one rotation of the herd": (seconds / INSTALLATIONS) * 1e6,
+        "one rotation of the herd": (seconds.atStart / INSTALLATIONS) * 1e6,
+        "one more, of a herd that was looked at": (seconds.again / INSTALLATIONS) * 1e6,
         "one registration of the real client": registration * 1e6,
         "a thousand of them": registration * REGISTRATIONS * 1e6
       }),

@@ -88,6 +88,8 @@ interface Evidence {
   readonly observation: Observation
   /** The rows whose date has come by a clock that can be believed. */
   readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
+  /** The rows whose hard stop has passed by a clock that can be believed. */
+  readonly stopped: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   /** When the installation was first seen to be revoked. */
   readonly revokedAt: Option.Option<DateTime.Utc>
   /** None where the app does not report; `unknown` where it does and cannot tell now. */
@@ -110,7 +112,7 @@ const isReadSince = (progress: Option.Option<WelcomeProgressReport>, since: Date
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, ledger, now, observation, progress, revokedAt } = evidence
+  const { believed, grace, ledger, now, observation, progress, revokedAt, stopped } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -122,7 +124,7 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   if (!isOver || progress === "unknown") return false
 
   const isNewest = "_tag" in row && row === newestPublished(ledger)
-  if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) {
+  if (stopped.has(row) || ("_tag" in row && hasPassed(hardStopOf(row, grace)))) {
     // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
     const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
     // A newest package that nothing has replaced contradicts a clock that says it is long expired, unless nobody may invite
@@ -136,6 +138,20 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   // The newest package goes only when a later one is published, or the network's own time says that it has expired.
   return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
+
+/**
+ * The rows for which nothing is waited for any longer. A date that this process has long known to be waited for says nothing of that:
+ * a clock that has stepped ahead would end the wait for a reader months before the package does.
+ */
+const stoppedOf = (
+  rows: ReadonlyArray<Ledger.Kept | Ledger.Quarantined>,
+  grace: Duration.Duration,
+  guard: ClockGuard
+): Effect.Effect<ReadonlySet<Ledger.Kept | Ledger.Quarantined>> =>
+  Effect.map(
+    Effect.filter(rows, (row) => guard.hasPassed(hardStopOf(row, grace))),
+    (stopped) => new Set(stopped)
+  )
 
 /** How far the app has read its Welcomes, as far as that can be told. */
 const askProgress = (installationId: InstallationId) =>
@@ -154,20 +170,22 @@ const askProgress = (installationId: InstallationId) =>
  */
 export const isWorthALook: (
   installation: Installation,
-  ledger: InstallationLedger
+  ledger: InstallationLedger,
+  guard: ClockGuard
 ) => Effect.Effect<boolean, never, WelcomeProgress> = Effect.fn("Cleaner.isWorthALook")(function* (
   { installationId },
-  ledger
+  ledger,
+  guard
 ) {
   const { grace } = yield* LifecycleSettings
   const now = yield* DateTime.now
   const progress = yield* askProgress(installationId)
   if (progress === "unknown") return false
-  return [...ledger.entries, ...ledger.quarantined].some((row) => {
+  const rows = [...ledger.entries, ...ledger.quarantined]
+  const stopped = yield* stoppedOf(rows, grace, guard)
+  return rows.some((row) => {
     const deleteAt = deleteAtOf(row, grace)
-    if (DateTime.lessThan(now, deleteAt)) return false
-    if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
-    return isReadSince(progress, deleteAt, now)
+    return DateTime.greaterThanOrEqualTo(now, deleteAt) && (stopped.has(row) || isReadSince(progress, deleteAt, now))
   })
 })
 
@@ -198,8 +216,9 @@ export const clean: (
           : guard.hasWaited(installationId, row, grace)
       )
     )
+    const stopped = yield* stoppedOf(rows, grace, guard)
     const { revokedAt } = known
-    const evidence: Evidence = { now, grace, ledger, observation, believed, revokedAt, progress }
+    const evidence: Evidence = { now, grace, ledger, observation, believed, stopped, revokedAt, progress }
 
     const due = rows.filter((row) => mayErase(row, evidence))
     const left = rows.filter((row) => !due.includes(row))

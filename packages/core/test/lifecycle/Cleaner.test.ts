@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import * as seenServed from "../../src/internal/seenServed.ts"
 import * as TestApp from "./TestApp.ts"
+import * as TestGuards from "./TestGuards.ts"
 
 const GRACE = Duration.hours(24)
 
@@ -40,7 +41,7 @@ const threePackages = Effect.gen(function* () {
 interface Evidence {
   readonly served?: Served | undefined
   readonly networkTimeAtLeast?: DateTime.Utc | undefined
-  readonly isClockTrusted?: boolean
+  readonly guard?: ClockGuard
 }
 
 const Nothing: Served = { _tag: "Nothing" }
@@ -48,7 +49,7 @@ const Nothing: Served = { _tag: "Nothing" }
 /** One cleaning, with this evidence. By default the network serves nothing, which keeps nobody from erasing. */
 const clean = (
   id: InstallationId,
-  { isClockTrusted = true, networkTimeAtLeast, served = Nothing }: Evidence = {}
+  { guard = TestGuards.believing, networkTimeAtLeast, served = Nothing }: Evidence = {}
 ): Effect.Effect<Cleaner.Cleaned, unknown, KeyPackageStore | WelcomeProgress> =>
   withLease(id, (lease) =>
     Effect.gen(function* () {
@@ -60,12 +61,6 @@ const clean = (
         membership: "Member",
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.fromNullable(networkTimeAtLeast)
-      }
-      const guard: ClockGuard = {
-        observe: Effect.void,
-        see: () => Effect.void,
-        hasPassed: () => Effect.succeed(isClockTrusted),
-        hasWaited: () => Effect.succeed(isClockTrusted)
       }
       return yield* Cleaner.clean(lease, installation, ledger, observation, guard)
     })
@@ -172,7 +167,10 @@ describe("Cleaner", () => {
       const now = yield* DateTime.now
       const attempt = (asOf: DateTime.Utc) =>
         reporting(() => ({ completeAsOf: Option.some(asOf), attemptedAt: Option.some(asOf) }))(
-          Effect.all([Cleaner.isWorthALook(installation, ledger), Effect.map(clean(id), ({ erased }) => erased)])
+          Effect.all([
+            Cleaner.isWorthALook(installation, ledger, TestGuards.believing),
+            Effect.map(clean(id), ({ erased }) => erased)
+          ])
         )
       expect(yield* attempt(DateTime.add(now, { millis: 1 }))).toEqual([false, 0])
       expect(yield* attempt(DateTime.add(now, { days: 3 }))).toEqual([false, 0])
@@ -198,10 +196,10 @@ describe("Cleaner", () => {
             const store = yield* KeyPackageStore
             const installation = Option.getOrThrow(yield* store.getInstallation(id))
             const ledger = yield* store.getLedger(id)
-            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(true)
+            expect(yield* Cleaner.isWorthALook(installation, ledger, TestGuards.believing)).toBe(true)
             report = complete(DateTime.subtract(first.deleteAt, { hours: 1 }))
             expect((yield* clean(id)).erased).toBe(0)
-            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(false)
+            expect(yield* Cleaner.isWorthALook(installation, ledger, TestGuards.believing)).toBe(false)
           })
         )
       )
@@ -249,7 +247,7 @@ describe("Cleaner", () => {
       if (first?._tag !== "Superseded") return expect.fail("not superseded")
       yield* TestClock.adjust("3 days")
       // The date is our clock's, which may have been behind when it was set.
-      expect((yield* clean(id, { isClockTrusted: false, networkTimeAtLeast: yield* DateTime.now })).erased).toBe(0)
+      expect((yield* clean(id, { guard: TestGuards.doubting, networkTimeAtLeast: yield* DateTime.now })).erased).toBe(0)
       expect((yield* clean(id)).erased).toBe(2)
     }).pipe(Effect.provide(TestApp.layer()))
   )
@@ -258,9 +256,31 @@ describe("Cleaner", () => {
     Effect.gen(function* () {
       const id = yield* threePackages
       yield* TestClock.adjust("400 days")
-      expect((yield* clean(id, { isClockTrusted: false })).erased).toBe(0)
+      expect((yield* clean(id, { guard: TestGuards.doubting })).erased).toBe(0)
       expect(yield* ids(id)).toEqual([1, 2, 3])
     }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect(
+    "[13] [14] a clock that has stepped ahead ends no wait for a reader, whatever has waited long for its date",
+    () =>
+      Effect.gen(function* () {
+        const id = yield* threePackages
+        const store = yield* KeyPackageStore
+        yield* TestClock.adjust("400 days")
+        const installation = Option.getOrThrow(yield* store.getInstallation(id))
+        const ledger = yield* store.getLedger(id)
+        const now = yield* DateTime.now
+        const attempt = (completeAsOf: Option.Option<DateTime.Utc>) =>
+          reporting(() => ({ completeAsOf, attemptedAt: Option.some(now) }))(
+            Effect.all([
+              Cleaner.isWorthALook(installation, ledger, TestGuards.waiting),
+              Effect.map(clean(id, { guard: TestGuards.waiting }), ({ erased }) => erased)
+            ])
+          )
+        expect(yield* attempt(Option.none())).toEqual([false, 0])
+        expect(yield* attempt(Option.some(now))).toEqual([true, 2])
+      }).pipe(Effect.provide(TestApp.layer()))
   )
 
   it.effect("[19] the newest published package stays after its end, until the network's own time confirms that", () =>

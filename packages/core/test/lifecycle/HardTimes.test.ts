@@ -188,7 +188,7 @@ describe("wrong clocks", () => {
             ? Option.some(Faults.failBeforeSend(Status.unavailable("nobody there")))
             : Option.none()
         )
-        yield* TestApp.withTime(on(scheduler.probe(id)), "1 minute")
+        yield* TestApp.withTime(on(scheduler.probe(id)), "10 minutes")
         skew.offsetMillis = 0
         yield* faults.clear
         const { schedule } = Option.getOrThrow(yield* store.getInstallation(id))
@@ -198,6 +198,31 @@ describe("wrong clocks", () => {
         yield* node.keyPackages.remove(InstallationId.toPublicKey(id))
         yield* TestClock.adjust("25 hours")
         yield* expectServedOpens(id)
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.scoped(
+    "[13] [14] a clock that is set ahead of all lifetimes keeps the keys of Welcomes that nobody has read",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        yield* rotate(id)
+        const { on, skew } = yield* machine
+        const unread = Effect.map(DateTime.now, (now) =>
+          Option.some({ completeAsOf: Option.none<DateTime.Utc>(), attemptedAt: Option.some(now) })
+        )
+        yield* on(App.startScheduler()).pipe(
+          Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get: () => unread }))
+        )
+        yield* TestClock.adjust("1 hour")
+        const before = yield* App.history(id)
+        skew.offsetMillis = 230 * 86_400_000
+        yield* TestClock.adjust("6 days")
+        for (const { historyId } of before) {
+          expect(yield* store.getPrivateKeys(historyId)).toMatchObject(Option.some({}))
+        }
       }).pipe(Effect.provide(App.layer()))
   )
 
@@ -289,12 +314,12 @@ describe("wrong clocks", () => {
           })
         for (let turn = 0; turn < 4; turn++) {
           yield* setRule(false)
-          yield* Effect.flip(TestApp.withTime(register, "1 hour"))
+          yield* Effect.flip(TestApp.withTime(register, "10 minutes"))
           yield* setRule(true)
-          yield* Effect.flip(TestApp.withTime(on(register), "1 hour"))
+          yield* Effect.flip(TestApp.withTime(on(register), "10 minutes"))
         }
         yield* faults.clear
-        const { installationId } = yield* TestApp.withTime(register, "1 hour")
+        const { installationId } = yield* TestApp.withTime(register, "10 minutes")
         expect(yield* App.states(installationId)).toEqual(["Published", "Exposed"])
         expect(yield* App.servedRow(installationId)).toMatchObject({ historyId: 1 })
       }).pipe(Effect.provide(App.layer()))

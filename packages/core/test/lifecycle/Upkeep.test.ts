@@ -2,7 +2,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import * as InstallationId from "@keyward/core/identity/InstallationId"
 import { PROFILE_VERSION } from "@keyward/core/keypackage/Profile"
-import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
 import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import {
   queueKeyRotation,
@@ -28,13 +27,9 @@ import * as TestClock from "effect/TestClock"
 import { signerOf, wallet as walletOf } from "../identity/fixtures.ts"
 import * as App from "./SchedulerApp.ts"
 import * as TestApp from "./TestApp.ts"
+import * as TestGuards from "./TestGuards.ts"
 
-const guard: ClockGuard = {
-  observe: Effect.void,
-  see: () => Effect.void,
-  hasPassed: () => Effect.succeed(true),
-  hasWaited: () => Effect.succeed(true)
-}
+const guard = TestGuards.believing
 
 /** One upkeep with a look at the network. */
 const look = (id: InstallationId.InstallationId, insist = false) =>

@@ -268,7 +268,8 @@ export const plan = (seed: number): Plan => {
     // Longer than a package lives, and two graces more; nobody asks for much in that time.
     const happenings = one.happenings.map(({ at, what }) => ({ at: Math.floor((at / one.span) * 10 * DAY), what }))
     const settings = { ...one.settings, rotationInterval: Duration.days(30), cleanRetry: Duration.hours(12) }
-    return { ...one, isIdle: true, reports: true, processes: 1, settings, span: 88 * DAY, happenings }
+    const skews = one.skews.slice(0, 1)
+    return { ...one, isIdle: true, reports: true, processes: 1, skews, settings, span: 88 * DAY, happenings }
   }
   const installations = Mutation.pick(next, [1, 1, 1, 1, 1, 1, 1, 1, 2, 3])
   const lag = next(3) === 0 ? spread(next, SECOND, 2 * HOUR) : 0
