@@ -235,6 +235,14 @@ const mutations = [
     title: "[13] a year ahead"
   },
   {
+    name: "hard-stop-believed",
+    mistake: "the hard stop comes by the wall clock, however far it has stepped ahead",
+    file: lifecycle("Cleaner"),
+    edits: [["guard.hasPassed(hardStopOf(row, grace))", "DateTime.isPast(hardStopOf(row, grace))"]],
+    test: test("HardTimes"),
+    title: "[13] [14] a clock that is set ahead of all lifetimes"
+  },
+  {
     name: "far-deadlines",
     mistake: "deadlines that lie too far ahead are sought when the scheduler starts, and never again",
     file: lifecycle("Scheduler"),
