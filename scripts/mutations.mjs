@@ -108,7 +108,7 @@ const mutations = [
     file: lifecycle("Cleaner"),
     edits: [
       [
-        "if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) {\n    // The network",
+        'if (stopped.has(row) || ("_tag" in row && hasPassed(hardStopOf(row, grace)))) {\n    // The network',
         "if (now === undefined) {\n    // The network"
       ]
     ],
