@@ -209,8 +209,10 @@ const preparePublication = (
     if (Option.isSome(identityUpdate)) yield* store.saveIdentityUpdate(lease, identityUpdate.value, now)
     const isFit = (entry: Kept) => isFitToPublish(entry, wanted, now, minimumRemainingLifetime)
     const newest = yield* findNewest(installation.installationId)
-    // What a process with another clock has made since, and this one would not send, replaces nothing.
-    const rows = Option.exists(newest, (entry) => isWaiting(entry) && !isFit(entry))
+    const isIntended = ({ keyPackage }: Kept) => Option.isSome(keyPackage.postQuantumKey) === wanted.includePostQuantum
+    // What a process with another clock has made since, and this one would not send, replaces nothing. One of another kind does: the
+    // app has changed its mind since.
+    const rows = Option.exists(newest, (entry) => isWaiting(entry) && isIntended(entry) && !isFit(entry))
       ? yield* store.getHistory(installation.installationId)
       : Option.toArray(newest)
     if (rows.findLast(isFit)?._tag !== "Published")

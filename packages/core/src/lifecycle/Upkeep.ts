@@ -177,7 +177,9 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
     const drifted = hasDrifted(subject, published)
     // A rotation that follows at once writes down when to look next, and what it was for.
     if (!drifted && isUndisturbed(installation.schedule, seenAt)) return
+    // Only a schedule that was lost says nothing of the next rotation.
     const isForgotten =
+      Option.isNone(installation.schedule.rotateAt) &&
       installation.schedule.requests.length === 0 &&
       subject.ledger.entries.some(
         (entry) =>
@@ -398,7 +400,10 @@ const act = (
         if (isClone && !isDue) {
           yield* reschedule(subject, (known) => ({
             ...known,
-            probeAt: Option.map(known.strangers, (last) => DateTime.addDuration(last.seenAt, ONE_DAY))
+            probeAt: Option.orElse(
+              Option.map(known.strangers, (last) => DateTime.addDuration(last.seenAt, ONE_DAY)),
+              () => known.probeAt
+            )
           }))
         }
         return

@@ -325,6 +325,27 @@ describe("wrong clocks", () => {
       }).pipe(Effect.provide(App.layer()))
   )
 
+  for (const days of [31, 44]) {
+    it.scoped(
+      `[13] two schedulers on one store, one ${days} days ahead: neither makes a package because of the other`,
+      () =>
+        Effect.gen(function* () {
+          yield* TestApp.start
+          const id = yield* App.register()
+          const { on, skew } = yield* machine
+          skew.offsetMillis = days * 86_400_000
+          yield* App.startScheduler()
+          yield* on(App.startScheduler())
+          yield* TestClock.adjust("1 day")
+          const after = (yield* App.history(id)).length
+          yield* TestClock.adjust("2 days")
+          expect((yield* App.history(id)).length).toBe(after)
+          expect(after).toBeLessThanOrEqual(3)
+          yield* expectServedOpens(id)
+        }).pipe(Effect.provide(App.layer()))
+    )
+  }
+
   it.scoped("[13] two machines on one store, one with a clock far ahead: neither makes a package for each try", () =>
     Effect.gen(function* () {
       yield* TestApp.start

@@ -374,6 +374,34 @@ describe("Registration", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
+  it.effect(
+    "[60] the last registration's wish for a kind of package counts, whatever earlier ones have left behind",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const store = yield* KeyPackageStore
+        const away = (...methods: ReadonlyArray<string>) =>
+          faults.setRule(({ method }) =>
+            methods.includes(method) ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
+          )
+        const attempt = (includePostQuantum: boolean) =>
+          asAlice(TestApp.withTime(register({ includePostQuantum }), "10 minutes"))
+        yield* away("publishIdentityUpdate")
+        yield* Effect.flip(attempt(false))
+        yield* away("publishIdentityUpdate", "uploadKeyPackage")
+        yield* Effect.flip(attempt(true))
+        yield* faults.clear
+        const { installationId } = yield* attempt(false)
+        const rows = yield* store.getHistory(installationId)
+        const newest = rows.findLast(({ _tag }) => _tag === "Published")
+        expect(newest?.historyId).toBe(3)
+        const found = yield* store.getInstallation(installationId)
+        const wanted = Option.flatMap(found, ({ schedule }) => schedule.wanted)
+        expect(Option.getOrThrow(wanted).includePostQuantum).toBe(false)
+      }).pipe(Effect.provide(TestApp.layer()))
+  )
+
   it.effect("has time for every attempt of every step, more than one lease together", () =>
     Effect.gen(function* () {
       yield* TestApp.start

@@ -404,6 +404,8 @@ class Simulation {
     if (plan.happenings.some(({ what }) => standsStill.includes(what._tag))) this.watch.excuses.hesitation = 6 * HOUR
     // A clock that jumped is not believed for one grace; the end of the troubles sets every clock right.
     if (jumps(plan)) this.watch.patience += Duration.toMillis(this.world.settings.grace)
+    // What waits for a reader is asked for once in so long.
+    if (plan.isIdle) this.watch.patience += Duration.toMillis(this.world.settings.cleanRetry)
   }
 
   /** It has come to a state that matters. */
