@@ -103,7 +103,7 @@ const budgetOf = (
 
 /** How far the bounds of I5 reach. */
 const bounds = {
-  /** Calls of ports by one process in an hour. */
+  /** Calls of ports by one process in an hour, for each installation. */
   callsPerHour: 2_500,
   /** Rows that wait to be sent. */
   waiting: 3
@@ -293,7 +293,7 @@ export class Watch {
       }
       const made = calls - known.calls
       if (made > this.mostCalls) this.mostCalls = made
-      if (made > bounds.callsPerHour) this.report("I5", `${name} made ${made} calls in an hour`)
+      if (made > bounds.callsPerHour * this.expected) this.report("I5", `${name} made ${made} calls in an hour`)
     }
   }
 
