@@ -108,8 +108,8 @@ const mutations = [
     file: lifecycle("Cleaner"),
     edits: [
       [
-        'if (stopped.has(row) || ("_tag" in row && hasPassed(hardStopOf(row, grace)))) {\n    // The network',
-        "if (now === undefined) {\n    // The network"
+        "if (DateTime.greaterThanOrEqualTo(now, hardStop) && (stopped.has(row) ||",
+        "if (now === undefined && (stopped.has(row) ||"
       ]
     ],
     test: test("Cleaner"),
@@ -241,6 +241,14 @@ const mutations = [
     edits: [["guard.hasPassed(hardStopOf(row, grace))", "DateTime.isPast(hardStopOf(row, grace))"]],
     test: test("HardTimes"),
     title: "[13] [14] a clock that is set ahead of all lifetimes"
+  },
+  {
+    name: "reading-believed",
+    mistake: "a reading counts by the time that it bears, whatever clock it had",
+    file: lifecycle("Cleaner"),
+    edits: [["passedSince.get(row) ?? deleteAt", "deleteAt"]],
+    test: test("HardTimes"),
+    title: "[13] [14] a reading that a clock set ahead"
   },
   {
     name: "far-deadlines",

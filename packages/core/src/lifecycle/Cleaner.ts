@@ -88,6 +88,8 @@ interface Evidence {
   readonly observation: Observation
   /** The rows whose date has come by a clock that can be believed. */
   readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
+  /** From when on their dates have surely passed: a reading of the inbox counts that has begun then or later. */
+  readonly passedSince: ReadonlyMap<Ledger.Kept | Ledger.Quarantined, DateTime.Utc>
   /** The rows whose hard stop has passed by a clock that can be believed. */
   readonly stopped: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   /** When the installation was first seen to be revoked. */
@@ -112,7 +114,7 @@ const isReadSince = (progress: Option.Option<WelcomeProgressReport>, since: Date
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, ledger, now, observation, progress, revokedAt, stopped } = evidence
+  const { believed, grace, ledger, now, observation, passedSince, progress, revokedAt, stopped } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -124,7 +126,8 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   if (!isOver || progress === "unknown") return false
 
   const isNewest = "_tag" in row && row === newestPublished(ledger)
-  if (stopped.has(row) || ("_tag" in row && hasPassed(hardStopOf(row, grace)))) {
+  const hardStop = hardStopOf(row, grace)
+  if (DateTime.greaterThanOrEqualTo(now, hardStop) && (stopped.has(row) || ("_tag" in row && hasPassed(hardStop)))) {
     // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
     const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
     // A newest package that nothing has replaced contradicts a clock that says it is long expired, unless nobody may invite
@@ -134,7 +137,7 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
     )
     return isInboxTried && (!isNewest || isRevoked || hasPassed(deleteAt))
   }
-  const isInboxRead = isReadSince(progress, deleteAt, now)
+  const isInboxRead = isReadSince(progress, passedSince.get(row) ?? deleteAt, now)
   // The newest package goes only when a later one is published, or the network's own time says that it has expired.
   return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
@@ -170,22 +173,21 @@ const askProgress = (installationId: InstallationId) =>
  */
 export const isWorthALook: (
   installation: Installation,
-  ledger: InstallationLedger,
-  guard: ClockGuard
+  ledger: InstallationLedger
 ) => Effect.Effect<boolean, never, WelcomeProgress> = Effect.fn("Cleaner.isWorthALook")(function* (
   { installationId },
-  ledger,
-  guard
+  ledger
 ) {
   const { grace } = yield* LifecycleSettings
   const now = yield* DateTime.now
   const progress = yield* askProgress(installationId)
   if (progress === "unknown") return false
-  const rows = [...ledger.entries, ...ledger.quarantined]
-  const stopped = yield* stoppedOf(rows, grace, guard)
-  return rows.some((row) => {
+  return [...ledger.entries, ...ledger.quarantined].some((row) => {
     const deleteAt = deleteAtOf(row, grace)
-    return DateTime.greaterThanOrEqualTo(now, deleteAt) && (stopped.has(row) || isReadSince(progress, deleteAt, now))
+    if (DateTime.lessThan(now, deleteAt)) return false
+    // Whether that can be believed, the network's own time may say.
+    if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
+    return isReadSince(progress, deleteAt, now)
   })
 })
 
@@ -217,8 +219,26 @@ export const clean: (
       )
     )
     const stopped = yield* stoppedOf(rows, grace, guard)
+    const passedSince = new Map(
+      yield* Effect.forEach(rows, (row) =>
+        Effect.map(
+          guard.passedSince(installationId, row.historyId, deleteAtOf(row, grace), grace),
+          (since) => [row, since] as const
+        )
+      )
+    )
     const { revokedAt } = known
-    const evidence: Evidence = { now, grace, ledger, observation, believed, stopped, revokedAt, progress }
+    const evidence: Evidence = {
+      now,
+      grace,
+      ledger,
+      observation,
+      believed,
+      passedSince,
+      stopped,
+      revokedAt,
+      progress
+    }
 
     const due = rows.filter((row) => mayErase(row, evidence))
     const left = rows.filter((row) => !due.includes(row))

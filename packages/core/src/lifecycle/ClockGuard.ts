@@ -52,6 +52,16 @@ export interface ClockGuard {
     row: DatedRow,
     grace: Duration.Duration
   ) => Effect.Effect<boolean>
+  /**
+   * From when on, by this wall clock, the date of a row has surely passed; not before the date. What bears an earlier time may have
+   * happened before the date, under a clock that had stepped ahead already.
+   */
+  readonly passedSince: (
+    installationId: InstallationId,
+    historyId: number,
+    date: DateTime.Utc,
+    grace: Duration.Duration
+  ) => Effect.Effect<DateTime.Utc>
 }
 
 /** How far the two may drift apart between two looks: an NTP step is smaller, a grace much larger. */
@@ -129,9 +139,10 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
     })
   )
 
-  /** The wall clock without its steps ahead, in nanoseconds, and the monotonic one. */
+  /** The wall clock with and without its steps ahead, in nanoseconds, and the monotonic one. */
   const surely = Effect.map(look, ({ known, monotonic, offset }) => ({
     monotonic,
+    stepped: monotonic + offset,
     wall: known.stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
   }))
 
@@ -164,6 +175,18 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         const date = dateOf(row)
         const isKnownLong = seen?.waits?.date === date && monotonic - seen.waits.since >= nanos
         return isKnownLong || wall >= nanosAt(date)
+      }),
+    passedSince: (installationId, historyId, date, grace) =>
+      Effect.map(surely, ({ monotonic, stepped, wall }) => {
+        const nanos = nanosAt(DateTime.toEpochMillis(date))
+        const waits = sightings.get(installationId)?.get(historyId)?.waits
+        const byWall = nanos + stepped - wall
+        const byWaiting =
+          waits?.date === DateTime.toEpochMillis(date)
+            ? stepped - monotonic + waits.since + nanosAt(Duration.toMillis(grace))
+            : byWall
+        const earliest = byWaiting < byWall ? byWaiting : byWall
+        return DateTime.max(date, DateTime.unsafeMake(Math.min(Math.ceil(Number(earliest) / 1e6), 8.64e15)))
       })
   }
 })

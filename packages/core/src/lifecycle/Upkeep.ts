@@ -569,7 +569,7 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
       yield* later
       return 0
     }
-    if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger, guard))) {
+    if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {
       yield* later
       yield* store.scrub
       return 0

@@ -29,7 +29,9 @@ const guarded = <A, E, R>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.
         observe: wrong(guard.observe),
         see: (installationId, ledger) => wrong(guard.see(installationId, ledger)),
         hasPassed: (time) => wrong(guard.hasPassed(time)),
-        hasWaited: (installationId, row, grace) => wrong(guard.hasWaited(installationId, row, grace))
+        hasWaited: (installationId, row, grace) => wrong(guard.hasWaited(installationId, row, grace)),
+        passedSince: (installationId, historyId, date, grace) =>
+          wrong(guard.passedSince(installationId, historyId, date, grace))
       },
       skew
     )

@@ -226,6 +226,33 @@ describe("wrong clocks", () => {
       }).pipe(Effect.provide(App.layer()))
   )
 
+  it.scoped("[13] [14] a reading that a clock set ahead has dated after the date of deletion is none since then", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      yield* rotate(id)
+      const { on, skew } = yield* machine
+      let completeAsOf: Option.Option<DateTime.Utc> = Option.none()
+      const get = () => Effect.map(DateTime.now, (now) => Option.some({ completeAsOf, attemptedAt: Option.some(now) }))
+      yield* on(App.startScheduler()).pipe(Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get })))
+      yield* TestClock.adjust("1 hour")
+      const [first] = yield* App.history(id)
+      if (first === undefined) return expect.fail("no package")
+      skew.offsetMillis = 10 * 86_400_000
+      yield* TestClock.adjust("1 hour")
+      // Two hours after the supersession, by a clock that says ten days more. A Welcome may come for 22 hours yet.
+      const byThatClock = Effect.map(DateTime.now, DateTime.add({ days: 10 }))
+      completeAsOf = Option.some(yield* byThatClock)
+      yield* TestClock.adjust("27 hours")
+      expect(yield* store.getPrivateKeys(first.historyId)).toMatchObject(Option.some({}))
+      // The next reading finds it.
+      completeAsOf = Option.some(yield* byThatClock)
+      yield* TestClock.adjust("2 hours")
+      expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.scoped("[15] one that was being worked on when the clock was set back is looked at afterwards", () =>
     Effect.gen(function* () {
       yield* TestApp.start

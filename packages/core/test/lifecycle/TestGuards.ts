@@ -8,7 +8,8 @@ export const believing: ClockGuard = {
   observe: Effect.void,
   see: () => Effect.void,
   hasPassed: (time) => Effect.map(DateTime.now, DateTime.greaterThanOrEqualTo(time)),
-  hasWaited: (_, row) => believing.hasPassed(row.deleteAt)
+  hasWaited: (_, row) => believing.hasPassed(row.deleteAt),
+  passedSince: (_, __, date) => Effect.succeed(date)
 }
 
 /** Believes nothing. */

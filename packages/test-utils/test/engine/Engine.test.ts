@@ -135,7 +135,8 @@ describe("upkeep", () => {
             observe: Effect.void,
             see: () => Effect.void,
             hasPassed: () => Effect.succeed(true),
-            hasWaited: () => Effect.succeed(true)
+            hasWaited: () => Effect.succeed(true),
+            passedSince: (_, __, date) => Effect.succeed(date)
           }
           const id = yield* Effect.gen(function* () {
             const { installationId } = yield* SqliteApp.register
