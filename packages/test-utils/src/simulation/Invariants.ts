@@ -276,10 +276,14 @@ export class Watch {
   /** I5, rows. */
   #checkWaiting(rows: ReadonlyArray<RowState>): void {
     const waiting = rows.filter(({ state }) => state === "Prepared" || state === "Exposed").length
-    // What is fit by one clock is not by another, and neither sends what the other has made.
-    const clocks = this.excuses.isClockSet ? 2 : 1
-    if (waiting > clocks * (bounds.waiting + this.profileChanges))
+    const most = bounds.waiting + this.profileChanges
+    const { otherRotationsPerHour, repairRotationsPerHour } = this.#world.settings
+    // What is fit by one clock is not by another: each replaces what the other has made, as far as the budgets go, and none of it is
+    // superseded before it is confirmed.
+    const ofTwoClocks = 2 * (most + otherRotationsPerHour + repairRotationsPerHour)
+    if (waiting > (this.excuses.isClockSet ? ofTwoClocks : most)) {
       this.report("I5", `${waiting} packages wait to be sent`)
+    }
   }
 
   /** I5, calls. */
