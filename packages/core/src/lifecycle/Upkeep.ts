@@ -510,8 +510,14 @@ const rotateIfDue = (subject: Subject) =>
   Effect.gen(function* () {
     const now = yield* DateTime.now
     const newest = subject.ledger.entries.at(-1)
-    // What was made already is sent without asking the budget again.
-    const hasWaiting = newest !== undefined && isWaiting(newest)
+    const { minimumRemainingLifetime } = yield* LifecycleSettings
+    // What was made already is sent without asking the budget again. What is not fit by this clock is not sent.
+    const hasWaiting =
+      newest !== undefined &&
+      isWaiting(newest) &&
+      subject.ledger.entries.some(
+        (entry) => isWaiting(entry) && isFitToPublish(entry, wantedProfile(subject), now, minimumRemainingLifetime)
+      )
     for (const trigger of Schedule.dueTriggers(subject.installation.schedule, now)) {
       const held = hasWaiting ? Option.none() : yield* heldUntil(subject, trigger, now)
       if (Option.isSome(held)) {

@@ -373,6 +373,35 @@ describe("wrong clocks", () => {
     )
   }
 
+  it.scoped(
+    "[13] [75] what a clock far ahead has left waiting, and this one would not send, is no way round a budget",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        const { on, skew } = yield* machine
+        skew.offsetMillis = 44 * 86_400_000
+        yield* faults.setRule(({ method }) =>
+          method === "uploadKeyPackage"
+            ? Option.some(Faults.failBeforeSend(Status.invalidArgument("its lifetime has not begun")))
+            : Option.none()
+        )
+        const rotateThere = on(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false }))
+        yield* Effect.flip(TestApp.withTime(rotateThere, "10 minutes"))
+        yield* faults.clear
+        expect(yield* App.states(id)).toEqual(["Published", "Exposed"])
+        const now = yield* DateTime.now
+        yield* store.modifySchedule(id, (schedule) =>
+          Schedule.requestRotation("Repair", now, now)({ ...schedule, failures: Option.none(), requests: [] })
+        )
+        yield* App.startScheduler()
+        yield* TestClock.adjust("2 hours")
+        expect(yield* App.states(id)).toEqual(["Published", "Exposed"])
+      }).pipe(App.withSettings({ repairRotationsPerHour: 0 }), Effect.provide(App.layer()))
+  )
+
   it.scoped("[13] two machines on one store, one with a clock far ahead: neither makes a package for each try", () =>
     Effect.gen(function* () {
       yield* TestApp.start
