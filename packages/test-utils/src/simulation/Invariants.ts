@@ -277,11 +277,8 @@ export class Watch {
   #checkWaiting(rows: ReadonlyArray<RowState>): void {
     const waiting = rows.filter(({ state }) => state === "Prepared" || state === "Exposed").length
     const most = bounds.waiting + this.profileChanges
-    const { otherRotationsPerHour, repairRotationsPerHour } = this.#world.settings
-    // What is fit by one clock is not by another: each replaces what the other has made, as far as the budgets go, and none of it is
-    // superseded before it is confirmed.
-    const ofTwoClocks = 2 * (most + otherRotationsPerHour + repairRotationsPerHour)
-    if (waiting > (this.excuses.isClockSet ? ofTwoClocks : most)) {
+    // What is fit by one clock is not by another, and neither sends what the other has made.
+    if (waiting > (this.excuses.isClockSet ? 2 : 1) * most) {
       this.report("I5", `${waiting} packages wait to be sent`)
     }
   }
