@@ -54,7 +54,7 @@ export interface ClockGuard {
   ) => Effect.Effect<boolean>
   /**
    * From when on, by this wall clock, the date of a row has surely passed; not before the date. What bears an earlier time may have
-   * happened before the date, under a clock that had stepped ahead already.
+   * happened before the date, under a clock that had stepped ahead already, also where it was set right since.
    */
   readonly passedSince: (
     installationId: InstallationId,
@@ -80,10 +80,22 @@ interface Step {
   readonly seenAt: bigint
 }
 
+/** A time that ended when the wall clock was set back. */
+interface Epoch {
+  /** Wall clock minus monotonic clock, in nanoseconds. */
+  readonly offset: bigint
+  /** How far the wall clock may have come in it, with what may be no step, in nanoseconds since 1970. */
+  readonly until: bigint
+  /** When its end was seen, on the monotonic clock, in nanoseconds. */
+  readonly seenAt: bigint
+}
+
 interface State {
   /** Wall clock minus monotonic clock, in nanoseconds. */
   readonly offset: bigint
   readonly stepsAhead: ReadonlyArray<Step>
+  /** What was dated before the clock was set back bears a time of one of these. */
+  readonly setBack: ReadonlyArray<Epoch>
 }
 
 /** What was seen of a row, on the monotonic clock, in nanoseconds. */
@@ -102,6 +114,12 @@ const undone = (stepsAhead: ReadonlyArray<Step>, back: bigint): ReadonlyArray<St
   return latest.by > back ? [...earlier, { ...latest, by: latest.by - back }] : undone(earlier, back - latest.by)
 }
 
+/** The epochs with one more. What bears an earlier one's times, and was less far ahead, is in doubt by the last one too. */
+const ended = (epochs: ReadonlyArray<Epoch>, last: Epoch): ReadonlyArray<Epoch> => [
+  ...epochs.filter(({ offset }) => offset > last.offset),
+  last
+]
+
 const dateOf = (row: DatedRow): number => DateTime.toEpochMillis(row.deleteAt)
 
 const nanosAt = (millis: number): bigint => BigInt(Math.ceil(millis)) * 1_000_000n
@@ -118,7 +136,7 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
     offset: BigInt(Math.floor(wall)) * 1_000_000n - monotonic
   }))
   const first = yield* read
-  const state = yield* Ref.make<State>({ offset: first.offset, stepsAhead: [] })
+  const state = yield* Ref.make<State>({ offset: first.offset, stepsAhead: [], setBack: [] })
   const sightings = new BoundedMap<InstallationId, ReadonlyMap<number, Sighting>>(INSTALLATIONS)
 
   /** What is known with this look, and the look. */
@@ -127,22 +145,33 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
       const { monotonic, offset } = seen
       const ahead = offset - known.offset
       const hasStepped = ahead > TOLERANCE_NANOS || ahead < -TOLERANCE_NANOS
-      const remembered = known.stepsAhead.filter(({ seenAt }) => monotonic - seenAt < STEP_MEMORY_NANOS)
+      const isRecent = ({ seenAt }: { readonly seenAt: bigint }) => monotonic - seenAt < STEP_MEMORY_NANOS
+      const remembered = known.stepsAhead.filter(isRecent)
       const stepsAhead = !hasStepped
         ? remembered
         : ahead > 0n
           ? [...remembered, { by: ahead, seenAt: monotonic }]
           : undone(remembered, -ahead)
+      const epochs = known.setBack.filter(isRecent)
+      const setBack =
+        hasStepped && ahead < 0n
+          ? ended(epochs, {
+              offset: known.offset,
+              until: monotonic + known.offset + TOLERANCE_NANOS,
+              seenAt: monotonic
+            })
+          : epochs
       // A slow drift is no step, however far it leads from here.
-      const next: State = { offset, stepsAhead }
+      const next: State = { offset, stepsAhead, setBack }
       return [{ ...seen, known: next }, next]
     })
   )
 
-  /** The wall clock with and without its steps ahead, in nanoseconds, and the monotonic one. */
+  /** The wall clock without its steps ahead, in nanoseconds, and the look. */
   const surely = Effect.map(look, ({ known, monotonic, offset }) => ({
+    known,
     monotonic,
-    stepped: monotonic + offset,
+    offset,
     wall: known.stepsAhead.reduce((wall, { by }) => wall - by, monotonic + offset)
   }))
 
@@ -177,16 +206,18 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         return isKnownLong || wall >= nanosAt(date)
       }),
     passedSince: (installationId, historyId, date, grace) =>
-      Effect.map(surely, ({ monotonic, stepped, wall }) => {
-        const nanos = nanosAt(DateTime.toEpochMillis(date))
+      Effect.map(surely, ({ known, monotonic, offset, wall }) => {
         const waits = sightings.get(installationId)?.get(historyId)?.waits
-        const byWall = nanos + stepped - wall
-        const byWaiting =
-          waits?.date === DateTime.toEpochMillis(date)
-            ? stepped - monotonic + waits.since + nanosAt(Duration.toMillis(grace))
-            : byWall
-        const earliest = byWaiting < byWall ? byWaiting : byWall
-        return DateTime.max(date, DateTime.unsafeMake(Math.min(Math.ceil(Number(earliest) / 1e6), 8.64e15)))
+        const millis = DateTime.toEpochMillis(date)
+        const byWall = nanosAt(millis) - wall + monotonic
+        const byWaiting = waits?.date === millis ? waits.since + nanosAt(Duration.toMillis(grace)) : byWall
+        /** When the date has surely passed, on the monotonic clock. */
+        const passedAt = byWaiting < byWall ? byWaiting : byWall
+        const since = known.setBack.reduce((latest, epoch) => {
+          const inEpoch = passedAt + epoch.offset < epoch.until ? passedAt + epoch.offset : epoch.until
+          return inEpoch > latest ? inEpoch : latest
+        }, passedAt + offset)
+        return DateTime.max(date, DateTime.unsafeMake(Math.min(Math.ceil(Number(since) / 1e6), 8.64e15)))
       })
   }
 })

@@ -1,6 +1,6 @@
 /** When the wall clock may decide that keys are erased. */
 import { describe, expect, it } from "@effect/vitest"
-import type { InstallationId } from "@keyward/core/identity/InstallationId"
+import { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as ClockGuard from "@keyward/core/lifecycle/ClockGuard"
 import * as Ledger from "@keyward/core/lifecycle/Ledger"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
@@ -13,6 +13,7 @@ import * as FastCheck from "effect/FastCheck"
 import * as TestClock from "effect/TestClock"
 import * as TestApp from "./TestApp.ts"
 
+const INSTALLATION = InstallationId.make("11".repeat(32))
 const GRACE = Duration.hours(24)
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
@@ -139,6 +140,50 @@ describe("the end of a lifetime", () => {
         })
       ),
     { fastCheck: { seed: 18, numRuns: 100 } }
+  )
+})
+
+describe("since when a date has passed", () => {
+  it.effect.prop(
+    "[13] [15] nothing that was dated at least then happened before it, however often the clock was set ahead and back",
+    [
+      FastCheck.array(
+        FastCheck.record({
+          hours: FastCheck.integer({ min: 1, max: 40 }),
+          offset: FastCheck.integer({ min: -60, max: 60 })
+        }),
+        { minLength: 1, maxLength: 8 }
+      ),
+      FastCheck.integer({ min: 0, max: 100 })
+    ],
+    ([steps, hour]) =>
+      guarded((guard, skew) =>
+        Effect.gen(function* () {
+          const row = Ledger.HistoryId.make(1)
+          // By the clock as it was at first, which nothing has set ahead.
+          const date = after(hour * HOUR)
+          const readings: Array<{ readonly at: number; readonly dated: number }> = []
+          let at = 0
+          for (const { hours, offset } of steps) {
+            skew.offsetMillis = offset * HOUR
+            yield* guard.observe
+            readings.push({ at, dated: at + skew.offsetMillis })
+            yield* TestClock.adjust(Duration.hours(hours))
+            at += hours * HOUR
+            yield* guard.observe
+            readings.push({ at, dated: at + skew.offsetMillis })
+          }
+          const since = yield* guard.passedSince(INSTALLATION, row, date, GRACE)
+          const millis = DateTime.toEpochMillis(since) - DateTime.toEpochMillis(TestApp.START)
+          for (const reading of readings) {
+            if (reading.dated < millis) continue
+            expect(reading.at).toBeGreaterThanOrEqual(hour * HOUR)
+          }
+          // A reading that begins when the wall clock has come so far counts.
+          expect(millis).toBeLessThanOrEqual(hour * HOUR + 120 * HOUR)
+        })
+      ),
+    { fastCheck: { seed: 15, numRuns: 60 } }
   )
 })
 
