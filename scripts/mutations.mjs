@@ -90,7 +90,7 @@ const mutations = [
     name: "network-not-asked",
     mistake: "what the network serves is erased all the same",
     file: lifecycle("Cleaner"),
-    edits: [["isInboxRead && !isServed(observation, row) && ", "isInboxRead && "]],
+    edits: [["read.has(row) && !isServed(observation, row) && ", "read.has(row) && "]],
     test: test("Cleaner"),
     title: "[32] keeps what the network serves"
   },
@@ -98,7 +98,7 @@ const mutations = [
     name: "progress-ignored",
     mistake: "keys go before the Welcomes are read",
     file: lifecycle("Cleaner"),
-    edits: [["return isInboxRead && !isServed", "return !isServed"]],
+    edits: [["return read.has(row) && !isServed", "return !isServed"]],
     test: test("Cleaner"),
     title: "[14] waits for a complete reading"
   },
@@ -245,10 +245,23 @@ const mutations = [
   {
     name: "reading-believed",
     mistake: "a reading counts by the time that it bears, whatever clock it had",
-    file: lifecycle("Cleaner"),
-    edits: [["passedSince.get(row) ?? deleteAt", "deleteAt"]],
+    file: lifecycle("ClockGuard"),
+    edits: [
+      [
+        "if (dated < nanosAt(millis) || dated - offset < passedAt) return false",
+        "if (dated < nanosAt(millis)) return false"
+      ]
+    ],
     test: test("HardTimes"),
     title: "[13] [14] a reading that a clock set ahead"
+  },
+  {
+    name: "reading-believed-later",
+    mistake: "a reading that a clock set ahead has dated counts once that clock is set right and the time has come",
+    file: lifecycle("ClockGuard"),
+    edits: [["otherSeenAt - epoch.seenAt >= READING_NANOS && ", ""]],
+    test: test("HardTimes"),
+    title: "[13] [15] nor is one when that clock"
   },
   {
     name: "far-deadlines",

@@ -80,6 +80,14 @@ const reasonOf = (row: Ledger.Kept | Ledger.Quarantined): Ledger.RetirementReaso
   return row._tag === "Superseded" || row._tag === "Rejected" ? row._tag : "Expired"
 }
 
+/** Whose inbox is read, and by which clock. */
+interface Reader {
+  readonly installationId: InstallationId
+  readonly now: DateTime.Utc
+  readonly grace: Duration.Duration
+  readonly guard: ClockGuard
+}
+
 /** Everything that an erasure is decided by. */
 interface Evidence {
   readonly now: DateTime.Utc
@@ -88,8 +96,8 @@ interface Evidence {
   readonly observation: Observation
   /** The rows whose date has come by a clock that can be believed. */
   readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
-  /** From when on their dates have surely passed: a reading of the inbox counts that has begun then or later. */
-  readonly passedSince: ReadonlyMap<Ledger.Kept | Ledger.Quarantined, DateTime.Utc>
+  /** The rows since whose dates the inbox was read completely, or whose inbox nobody reports of. */
+  readonly read: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   /** The rows whose hard stop has passed by a clock that can be believed. */
   readonly stopped: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   /** When the installation was first seen to be revoked. */
@@ -103,18 +111,28 @@ const isServed = ({ served }: Observation, row: Ledger.Kept | Ledger.Quarantined
   (served._tag === "Damaged" && served.historyId === row.historyId)
 
 /**
- * Whether the inbox was read completely since then, where the app reports. A reading that lies ahead began under a clock that was
- * ahead: nobody knows when.
+ * The rows since whose dates the inbox was read completely, or all where the app does not report. A reading that lies ahead began
+ * under a clock that was ahead: nobody knows when.
  */
-const isReadSince = (progress: Option.Option<WelcomeProgressReport>, since: DateTime.Utc, now: DateTime.Utc): boolean =>
-  Option.match(progress, {
-    onNone: () => true,
-    onSome: ({ completeAsOf }) => Option.exists(completeAsOf, DateTime.between({ minimum: since, maximum: now }))
+const readOf = (
+  rows: ReadonlyArray<Ledger.Kept | Ledger.Quarantined>,
+  progress: Option.Option<WelcomeProgressReport>,
+  { installationId, now, grace, guard }: Reader
+): Effect.Effect<ReadonlySet<Ledger.Kept | Ledger.Quarantined>> =>
+  Effect.gen(function* () {
+    if (Option.isNone(progress)) return new Set(rows)
+    const { completeAsOf } = progress.value
+    if (Option.isNone(completeAsOf) || DateTime.greaterThan(completeAsOf.value, now)) return new Set()
+    const read = yield* Effect.filter(rows, (row) => {
+      const { historyId } = row
+      return guard.isReadSince(installationId, { historyId, date: deleteAtOf(row, grace) }, grace, completeAsOf.value)
+    })
+    return new Set(read)
   })
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, ledger, now, observation, passedSince, progress, revokedAt, stopped } = evidence
+  const { believed, grace, ledger, now, observation, progress, read, revokedAt, stopped } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -137,9 +155,8 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
     )
     return isInboxTried && (!isNewest || isRevoked || hasPassed(deleteAt))
   }
-  const isInboxRead = isReadSince(progress, passedSince.get(row) ?? deleteAt, now)
   // The newest package goes only when a later one is published, or the network's own time says that it has expired.
-  return isInboxRead && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
+  return read.has(row) && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
 }
 
 /**
@@ -157,12 +174,16 @@ const stoppedOf = (
   )
 
 /** How far the app has read its Welcomes, as far as that can be told. */
-const askProgress = (installationId: InstallationId) =>
+const askProgress = (installationId: InstallationId, guard: ClockGuard) =>
   Effect.gen(function* () {
     const { get } = yield* WelcomeProgress
-    return yield* Effect.catchAll(get(installationId), (error) =>
+    const progress = yield* Effect.catchAll(get(installationId), (error) =>
       Effect.as(Effect.logWarning(error.message), "unknown" as const)
     )
+    if (progress !== "unknown" && Option.isSome(progress)) {
+      yield* guard.seeReading(installationId, progress.value.completeAsOf)
+    }
+    return progress
   })
 
 /**
@@ -173,22 +194,23 @@ const askProgress = (installationId: InstallationId) =>
  */
 export const isWorthALook: (
   installation: Installation,
-  ledger: InstallationLedger
+  ledger: InstallationLedger,
+  guard: ClockGuard
 ) => Effect.Effect<boolean, never, WelcomeProgress> = Effect.fn("Cleaner.isWorthALook")(function* (
   { installationId },
-  ledger
+  ledger,
+  guard
 ) {
   const { grace } = yield* LifecycleSettings
   const now = yield* DateTime.now
-  const progress = yield* askProgress(installationId)
+  const progress = yield* askProgress(installationId, guard)
   if (progress === "unknown") return false
-  return [...ledger.entries, ...ledger.quarantined].some((row) => {
-    const deleteAt = deleteAtOf(row, grace)
-    if (DateTime.lessThan(now, deleteAt)) return false
-    // Whether that can be believed, the network's own time may say.
-    if (DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace))) return true
-    return isReadSince(progress, deleteAt, now)
-  })
+  const due = [...ledger.entries, ...ledger.quarantined].filter((row) =>
+    DateTime.greaterThanOrEqualTo(now, deleteAtOf(row, grace))
+  )
+  // Whether that can be believed, the network's own time may say.
+  if (due.some((row) => DateTime.greaterThanOrEqualTo(now, hardStopOf(row, grace)))) return true
+  return (yield* readOf(due, progress, { installationId, now, grace, guard })).size > 0
 })
 
 /**
@@ -209,7 +231,7 @@ export const clean: (
     const settings = yield* LifecycleSettings
     const { cleanRetry, grace } = settings
     const now = yield* DateTime.now
-    const progress = yield* askProgress(installationId)
+    const progress = yield* askProgress(installationId, guard)
     const rows = [...ledger.entries, ...ledger.quarantined]
     const believed = new Set(
       yield* Effect.filter(rows, (row) =>
@@ -219,14 +241,10 @@ export const clean: (
       )
     )
     const stopped = yield* stoppedOf(rows, grace, guard)
-    const passedSince = new Map(
-      yield* Effect.forEach(rows, (row) =>
-        Effect.map(
-          guard.passedSince(installationId, row.historyId, deleteAtOf(row, grace), grace),
-          (since) => [row, since] as const
-        )
-      )
-    )
+    const read =
+      progress === "unknown"
+        ? new Set<Ledger.Kept | Ledger.Quarantined>()
+        : yield* readOf(rows, progress, { installationId, now, grace, guard })
     const { revokedAt } = known
     const evidence: Evidence = {
       now,
@@ -234,7 +252,7 @@ export const clean: (
       ledger,
       observation,
       believed,
-      passedSince,
+      read,
       stopped,
       revokedAt,
       progress

@@ -7,6 +7,7 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
@@ -52,16 +53,22 @@ export interface ClockGuard {
     row: DatedRow,
     grace: Duration.Duration
   ) => Effect.Effect<boolean>
-  /**
-   * From when on, by this wall clock, the date of a row has surely passed; not before the date. What bears an earlier time may have
-   * happened before the date, under a clock that had stepped ahead already, also where it was set right since.
-   */
-  readonly passedSince: (
+  /** Notes how far the app says that its inbox is read. */
+  readonly seeReading: (
     installationId: InstallationId,
-    historyId: number,
-    date: DateTime.Utc,
-    grace: Duration.Duration
-  ) => Effect.Effect<DateTime.Utc>
+    completeAsOf: Option.Option<DateTime.Utc>
+  ) => Effect.Effect<void>
+  /**
+   * Whether the reading of the inbox that bears this time has surely begun since the date of a row has passed. A clock that had
+   * stepped ahead dates one later than it was, also where it has been set right since: what may be such a reading counts only where
+   * another one was the latest long after the clock was set right, and this one says that it began after that.
+   */
+  readonly isReadSince: (
+    installationId: InstallationId,
+    row: { readonly historyId: number; readonly date: DateTime.Utc },
+    grace: Duration.Duration,
+    completeAsOf: DateTime.Utc
+  ) => Effect.Effect<boolean>
 }
 
 /** How far the two may drift apart between two looks: an NTP step is smaller, a grace much larger. */
@@ -69,6 +76,9 @@ const TOLERANCE_NANOS = 60_000_000_000n
 
 /** How long a step ahead is remembered: when it was made, every package that there was then is past its hard stop. */
 const STEP_MEMORY_NANOS = BigInt(Duration.toMillis("90 days")) * 1_000_000n
+
+/** How long a reading of the inbox takes at most, in nanoseconds: one that began under a clock which was set right meanwhile. */
+const READING_NANOS = BigInt(Duration.toMillis("1 hour")) * 1_000_000n
 
 /** Installations whose rows are remembered; of others only the clocks are compared. */
 const INSTALLATIONS = 20_000
@@ -106,6 +116,15 @@ interface Sighting {
   readonly waits: { readonly since: bigint; readonly date: number } | undefined
 }
 
+/** What an app has said of its readings. Times on the monotonic clock, in nanoseconds. */
+interface Readings {
+  /** When the latest complete one began, as it says, in milliseconds since 1970. */
+  readonly latest: number | undefined
+  readonly seenAt: bigint
+  /** When another one was last seen to be the latest. */
+  readonly otherSeenAt: bigint | undefined
+}
+
 /** The steps ahead that are left when the clock has gone back: the latest are undone first. */
 const undone = (stepsAhead: ReadonlyArray<Step>, back: bigint): ReadonlyArray<Step> => {
   const latest = stepsAhead.at(-1)
@@ -138,6 +157,7 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
   const first = yield* read
   const state = yield* Ref.make<State>({ offset: first.offset, stepsAhead: [], setBack: [] })
   const sightings = new BoundedMap<InstallationId, ReadonlyMap<number, Sighting>>(INSTALLATIONS)
+  const readings = new BoundedMap<InstallationId, Readings>(INSTALLATIONS)
 
   /** What is known with this look, and the look. */
   const look = Effect.flatMap(read, (seen) =>
@@ -205,19 +225,30 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         const isKnownLong = seen?.waits?.date === date && monotonic - seen.waits.since >= nanos
         return isKnownLong || wall >= nanosAt(date)
       }),
-    passedSince: (installationId, historyId, date, grace) =>
+    seeReading: (installationId, completeAsOf) =>
+      Effect.map(look, ({ monotonic }) => {
+        const latest = Option.getOrUndefined(Option.map(completeAsOf, DateTime.toEpochMillis))
+        const before = readings.get(installationId)
+        const otherSeenAt = before?.latest === latest ? before?.otherSeenAt : before?.seenAt
+        readings.set(installationId, { latest, seenAt: monotonic, otherSeenAt })
+      }),
+    isReadSince: (installationId, { date, historyId }, grace, completeAsOf) =>
       Effect.map(surely, ({ known, monotonic, offset, wall }) => {
-        const waits = sightings.get(installationId)?.get(historyId)?.waits
         const millis = DateTime.toEpochMillis(date)
+        const dated = nanosAt(DateTime.toEpochMillis(completeAsOf))
+        const waits = sightings.get(installationId)?.get(historyId)?.waits
         const byWall = nanosAt(millis) - wall + monotonic
         const byWaiting = waits?.date === millis ? waits.since + nanosAt(Duration.toMillis(grace)) : byWall
         /** When the date has surely passed, on the monotonic clock. */
         const passedAt = byWaiting < byWall ? byWaiting : byWall
-        const since = known.setBack.reduce((latest, epoch) => {
-          const inEpoch = passedAt + epoch.offset < epoch.until ? passedAt + epoch.offset : epoch.until
-          return inEpoch > latest ? inEpoch : latest
-        }, passedAt + offset)
-        return DateTime.max(date, DateTime.unsafeMake(Math.min(Math.ceil(Number(since) / 1e6), 8.64e15)))
+        if (dated < nanosAt(millis) || dated - offset < passedAt) return false
+        const { latest, otherSeenAt } = readings.get(installationId) ?? {}
+        const isLatest = latest === DateTime.toEpochMillis(completeAsOf)
+        return known.setBack.every((epoch) => {
+          if (dated > epoch.until || dated - epoch.offset >= passedAt) return true
+          if (!isLatest || otherSeenAt === undefined) return false
+          return otherSeenAt - epoch.seenAt >= READING_NANOS && dated - offset >= otherSeenAt
+        })
       })
   }
 })

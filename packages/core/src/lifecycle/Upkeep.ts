@@ -575,7 +575,7 @@ const cleanUp = (subject: Subject, { guard, memory }: UpkeepOptions) =>
       yield* later
       return 0
     }
-    if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger))) {
+    if (!(yield* Cleaner.isWorthALook(subject.installation, subject.ledger, guard))) {
       yield* later
       yield* store.scrub
       return 0

@@ -167,7 +167,10 @@ describe("Cleaner", () => {
       const now = yield* DateTime.now
       const attempt = (asOf: DateTime.Utc) =>
         reporting(() => ({ completeAsOf: Option.some(asOf), attemptedAt: Option.some(asOf) }))(
-          Effect.all([Cleaner.isWorthALook(installation, ledger), Effect.map(clean(id), ({ erased }) => erased)])
+          Effect.all([
+            Cleaner.isWorthALook(installation, ledger, TestGuards.believing),
+            Effect.map(clean(id), ({ erased }) => erased)
+          ])
         )
       expect(yield* attempt(DateTime.add(now, { millis: 1 }))).toEqual([false, 0])
       expect(yield* attempt(DateTime.add(now, { days: 3 }))).toEqual([false, 0])
@@ -193,10 +196,10 @@ describe("Cleaner", () => {
             const store = yield* KeyPackageStore
             const installation = Option.getOrThrow(yield* store.getInstallation(id))
             const ledger = yield* store.getLedger(id)
-            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(true)
+            expect(yield* Cleaner.isWorthALook(installation, ledger, TestGuards.believing)).toBe(true)
             report = complete(DateTime.subtract(first.deleteAt, { hours: 1 }))
             expect((yield* clean(id)).erased).toBe(0)
-            expect(yield* Cleaner.isWorthALook(installation, ledger)).toBe(false)
+            expect(yield* Cleaner.isWorthALook(installation, ledger, TestGuards.believing)).toBe(false)
           })
         )
       )
@@ -271,7 +274,7 @@ describe("Cleaner", () => {
         const attempt = (completeAsOf: Option.Option<DateTime.Utc>) =>
           reporting(() => ({ completeAsOf, attemptedAt: Option.some(now) }))(
             Effect.all([
-              Cleaner.isWorthALook(installation, ledger),
+              Cleaner.isWorthALook(installation, ledger, TestGuards.waiting),
               Effect.map(clean(id, { guard: TestGuards.waiting }), ({ erased }) => erased)
             ])
           )

@@ -10,6 +10,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
+import * as Option from "effect/Option"
 import * as TestClock from "effect/TestClock"
 import * as TestApp from "./TestApp.ts"
 
@@ -31,8 +32,9 @@ const guarded = <A, E, R>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.
         see: (installationId, ledger) => wrong(guard.see(installationId, ledger)),
         hasPassed: (time) => wrong(guard.hasPassed(time)),
         hasWaited: (installationId, row, grace) => wrong(guard.hasWaited(installationId, row, grace)),
-        passedSince: (installationId, historyId, date, grace) =>
-          wrong(guard.passedSince(installationId, historyId, date, grace))
+        seeReading: (installationId, completeAsOf) => wrong(guard.seeReading(installationId, completeAsOf)),
+        isReadSince: (installationId, row, grace, completeAsOf) =>
+          wrong(guard.isReadSince(installationId, row, grace, completeAsOf))
       },
       skew
     )
@@ -143,14 +145,16 @@ describe("the end of a lifetime", () => {
   )
 })
 
-describe("since when a date has passed", () => {
+describe("a reading of the inbox", () => {
   it.effect.prop(
-    "[13] [15] nothing that was dated at least then happened before it, however often the clock was set ahead and back",
+    "[13] [15] counts only if it began after the date, however often the clock was set ahead and back",
     [
       FastCheck.array(
         FastCheck.record({
-          hours: FastCheck.integer({ min: 1, max: 40 }),
-          offset: FastCheck.integer({ min: -60, max: 60 })
+          hours: FastCheck.integer({ min: 2, max: 40 }),
+          offset: FastCheck.integer({ min: -60, max: 60 }),
+          /** When the app is asked, after the reading and before the clock is set. */
+          isAsked: FastCheck.boolean()
         }),
         { minLength: 1, maxLength: 8 }
       ),
@@ -159,31 +163,73 @@ describe("since when a date has passed", () => {
     ([steps, hour]) =>
       guarded((guard, skew) =>
         Effect.gen(function* () {
-          const row = Ledger.HistoryId.make(1)
-          // By the clock as it was at first, which nothing has set ahead.
-          const date = after(hour * HOUR)
-          const readings: Array<{ readonly at: number; readonly dated: number }> = []
+          const row = { historyId: 1, date: after(hour * HOUR) }
+          let counted = 0
           let at = 0
-          for (const { hours, offset } of steps) {
+          /** The app reads, and the guard sees it or not. By the clock as it was at first the date has passed at the hour. */
+          const read = (isAsked: boolean) =>
+            Effect.gen(function* () {
+              const began = at
+              const dated = after(began + skew.offsetMillis)
+              yield* TestClock.adjust("30 minutes")
+              at += HOUR / 2
+              if (!isAsked) return
+              yield* guard.seeReading(INSTALLATION, Option.some(dated))
+              if (!(yield* guard.isReadSince(INSTALLATION, row, GRACE, dated))) return
+              counted += 1
+              expect(began).toBeGreaterThanOrEqual(hour * HOUR)
+            })
+          for (const { hours, isAsked, offset } of steps) {
             skew.offsetMillis = offset * HOUR
             yield* guard.observe
-            readings.push({ at, dated: at + skew.offsetMillis })
+            yield* read(isAsked)
             yield* TestClock.adjust(Duration.hours(hours))
             at += hours * HOUR
-            yield* guard.observe
-            readings.push({ at, dated: at + skew.offsetMillis })
+            yield* read(isAsked)
           }
-          const since = yield* guard.passedSince(INSTALLATION, row, date, GRACE)
-          const millis = DateTime.toEpochMillis(since) - DateTime.toEpochMillis(TestApp.START)
-          for (const reading of readings) {
-            if (reading.dated < millis) continue
-            expect(reading.at).toBeGreaterThanOrEqual(hour * HOUR)
+          // Where the clock goes right it takes no more than the readings before and after.
+          for (let day = 0; day < 20; day++) {
+            yield* TestClock.adjust("1 day")
+            at += 24 * HOUR
+            yield* read(true)
           }
-          // A reading that begins when the wall clock has come so far counts.
-          expect(millis).toBeLessThanOrEqual(hour * HOUR + 120 * HOUR)
+          expect(counted).toBeGreaterThan(0)
         })
       ),
     { fastCheck: { seed: 15, numRuns: 60 } }
+  )
+
+  it.effect("[13] [15] that may be dated by a clock since set right counts from the second on", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        const row = { historyId: 1, date: after(10 * HOUR) }
+        const says = (hour: number) =>
+          Effect.zipRight(
+            guard.seeReading(INSTALLATION, Option.some(after(hour * HOUR))),
+            guard.isReadSince(INSTALLATION, row, GRACE, after(hour * HOUR))
+          )
+        skew.offsetMillis = 12 * HOUR
+        yield* guard.observe
+        yield* TestClock.adjust("1 hour")
+        skew.offsetMillis = 0
+        yield* guard.observe
+        yield* TestClock.adjust("10 hours")
+        // It may have begun within the first hour.
+        expect(yield* says(11)).toBe(false)
+        yield* TestClock.adjust("1 hour")
+        expect(yield* says(11)).toBe(false)
+        yield* TestClock.adjust("30 minutes")
+        // Another one, from before the first was last asked for.
+        expect(yield* says(11.5)).toBe(false)
+        yield* TestClock.adjust("30 minutes")
+        expect(yield* says(12.75)).toBe(true)
+        // After all that such a clock can have said, at once.
+        yield* TestClock.adjust("2 hours")
+        expect(yield* guard.isReadSince(InstallationId.make("22".repeat(32)), row, GRACE, after(13.5 * HOUR))).toBe(
+          true
+        )
+      })
+    )
   )
 })
 

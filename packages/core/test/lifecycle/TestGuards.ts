@@ -9,7 +9,8 @@ export const believing: ClockGuard = {
   see: () => Effect.void,
   hasPassed: (time) => Effect.map(DateTime.now, DateTime.greaterThanOrEqualTo(time)),
   hasWaited: (_, row) => believing.hasPassed(row.deleteAt),
-  passedSince: (_, __, date) => Effect.succeed(date)
+  seeReading: () => Effect.void,
+  isReadSince: (_, { date }, __, completeAsOf) => Effect.succeed(DateTime.greaterThanOrEqualTo(completeAsOf, date))
 }
 
 /** Believes nothing. */

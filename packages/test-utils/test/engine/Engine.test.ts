@@ -136,7 +136,8 @@ describe("upkeep", () => {
             see: () => Effect.void,
             hasPassed: () => Effect.succeed(true),
             hasWaited: () => Effect.succeed(true),
-            passedSince: (_, __, date) => Effect.succeed(date)
+            seeReading: () => Effect.void,
+            isReadSince: () => Effect.succeed(true)
           }
           const id = yield* Effect.gen(function* () {
             const { installationId } = yield* SqliteApp.register
