@@ -259,9 +259,9 @@ const mutations = [
     name: "reading-believed-later",
     mistake: "a reading that a clock set ahead has dated counts once that clock is set right and the time has come",
     file: lifecycle("ClockGuard"),
-    edits: [["otherSeenAt - epoch.seenAt >= READING_NANOS && ", ""]],
+    edits: [["nanosAt(other.latest) - offset >= seenAt &&", ""]],
     test: test("HardTimes"),
-    title: "[13] [15] nor is one when that clock"
+    title: "until its time had come"
   },
   {
     name: "far-deadlines",

@@ -60,8 +60,8 @@ export interface ClockGuard {
   ) => Effect.Effect<void>
   /**
    * Whether the reading of the inbox that bears this time has surely begun since the date of a row has passed. A clock that had
-   * stepped ahead dates one later than it was, also where it has been set right since: what may be such a reading counts only where
-   * another one was the latest long after the clock was set right, and this one says that it began after that.
+   * stepped ahead dates one later than it was, also where it has been set right since, which shows in its step back or in a time that
+   * lay ahead. What may be such a reading counts only as the second one of those that say that they began since then.
    */
   readonly isReadSince: (
     installationId: InstallationId,
@@ -74,10 +74,13 @@ export interface ClockGuard {
 /** How far the two may drift apart between two looks: an NTP step is smaller, a grace much larger. */
 const TOLERANCE_NANOS = 60_000_000_000n
 
-/** How long a step ahead is remembered: when it was made, every package that there was then is past its hard stop. */
+/**
+ * How long a step ahead is remembered: every package that there was when it was made is past its hard stop then. And how long after
+ * its last time a clock that was set back is.
+ */
 const STEP_MEMORY_NANOS = BigInt(Duration.toMillis("90 days")) * 1_000_000n
 
-/** How long a reading of the inbox takes at most, in nanoseconds: one that began under a clock which was set right meanwhile. */
+/** How long a reading of the inbox is taken to take at most, in nanoseconds: it may have begun under a clock set right meanwhile. */
 const READING_NANOS = BigInt(Duration.toMillis("1 hour")) * 1_000_000n
 
 /** Installations whose rows are remembered; of others only the clocks are compared. */
@@ -103,6 +106,8 @@ interface Epoch {
 interface State {
   /** Wall clock minus monotonic clock, in nanoseconds. */
   readonly offset: bigint
+  /** The largest one since it was last set back. */
+  readonly highest: bigint
   readonly stepsAhead: ReadonlyArray<Step>
   /** What was dated before the clock was set back bears a time of one of these. */
   readonly setBack: ReadonlyArray<Epoch>
@@ -121,8 +126,10 @@ interface Readings {
   /** When the latest complete one began, as it says, in milliseconds since 1970. */
   readonly latest: number | undefined
   readonly seenAt: bigint
-  /** When another one was last seen to be the latest. */
-  readonly otherSeenAt: bigint | undefined
+  /** The other one that was the latest before: what it said, and when that was last seen. */
+  readonly other: { readonly latest: number; readonly seenAt: bigint } | undefined
+  /** The latest time that was seen to lie ahead, and when that was last seen: dated by a clock that this process need not know. */
+  readonly ahead: { readonly until: bigint; readonly seenAt: bigint } | undefined
 }
 
 /** The steps ahead that are left when the clock has gone back: the latest are undone first. */
@@ -155,7 +162,7 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
     offset: BigInt(Math.floor(wall)) * 1_000_000n - monotonic
   }))
   const first = yield* read
-  const state = yield* Ref.make<State>({ offset: first.offset, stepsAhead: [], setBack: [] })
+  const state = yield* Ref.make<State>({ offset: first.offset, highest: first.offset, stepsAhead: [], setBack: [] })
   const sightings = new BoundedMap<InstallationId, ReadonlyMap<number, Sighting>>(INSTALLATIONS)
   const readings = new BoundedMap<InstallationId, Readings>(INSTALLATIONS)
 
@@ -172,17 +179,20 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         : ahead > 0n
           ? [...remembered, { by: ahead, seenAt: monotonic }]
           : undone(remembered, -ahead)
-      const epochs = known.setBack.filter(isRecent)
-      const setBack =
-        hasStepped && ahead < 0n
-          ? ended(epochs, {
-              offset: known.offset,
-              until: monotonic + known.offset + TOLERANCE_NANOS,
-              seenAt: monotonic
-            })
-          : epochs
+      // Also packages that were made after its end may have a date that an epoch's times come after.
+      const epochs = known.setBack.filter(({ until }) => monotonic + offset < until + STEP_MEMORY_NANOS)
+      // However small the steps back were.
+      const isSetBack = known.highest - offset > TOLERANCE_NANOS
+      const setBack = isSetBack
+        ? ended(epochs, {
+            offset: known.highest,
+            until: monotonic + known.highest + TOLERANCE_NANOS,
+            seenAt: monotonic
+          })
+        : epochs
+      const highest = isSetBack || offset > known.highest ? offset : known.highest
       // A slow drift is no step, however far it leads from here.
-      const next: State = { offset, stepsAhead, setBack }
+      const next: State = { offset, highest, stepsAhead, setBack }
       return [{ ...seen, known: next }, next]
     })
   )
@@ -226,11 +236,18 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         return isKnownLong || wall >= nanosAt(date)
       }),
     seeReading: (installationId, completeAsOf) =>
-      Effect.map(look, ({ monotonic }) => {
+      Effect.map(look, ({ monotonic, offset }) => {
         const latest = Option.getOrUndefined(Option.map(completeAsOf, DateTime.toEpochMillis))
         const before = readings.get(installationId)
-        const otherSeenAt = before?.latest === latest ? before?.otherSeenAt : before?.seenAt
-        readings.set(installationId, { latest, seenAt: monotonic, otherSeenAt })
+        const left = before?.latest === undefined ? undefined : { latest: before.latest, seenAt: before.seenAt }
+        const other = before?.latest === latest ? before?.other : left
+        const until = latest === undefined ? 0n : nanosAt(latest)
+        const known = before?.ahead
+        const ahead =
+          until > monotonic + offset + TOLERANCE_NANOS
+            ? { until: known !== undefined && known.until > until ? known.until : until, seenAt: monotonic }
+            : known
+        readings.set(installationId, { latest, seenAt: monotonic, other, ahead })
       }),
     isReadSince: (installationId, { date, historyId }, grace, completeAsOf) =>
       Effect.map(surely, ({ known, monotonic, offset, wall }) => {
@@ -242,13 +259,19 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         /** When the date has surely passed, on the monotonic clock. */
         const passedAt = byWaiting < byWall ? byWaiting : byWall
         if (dated < nanosAt(millis) || dated - offset < passedAt) return false
-        const { latest, otherSeenAt } = readings.get(installationId) ?? {}
+        const { ahead, latest, other } = readings.get(installationId) ?? {}
         const isLatest = latest === DateTime.toEpochMillis(completeAsOf)
-        return known.setBack.every((epoch) => {
-          if (dated > epoch.until || dated - epoch.offset >= passedAt) return true
-          if (!isLatest || otherSeenAt === undefined) return false
-          return otherSeenAt - epoch.seenAt >= READING_NANOS && dated - offset >= otherSeenAt
-        })
+        /** Whether two readings, this one the later, say of themselves that they began since then, long after it. */
+        const isSecondSince = (seenAt: bigint) =>
+          isLatest &&
+          other !== undefined &&
+          nanosAt(other.latest) - offset >= seenAt &&
+          other.seenAt - seenAt >= READING_NANOS &&
+          dated - offset >= other.seenAt
+        if (ahead !== undefined && dated <= ahead.until && !isSecondSince(ahead.seenAt)) return false
+        return known.setBack.every(
+          ({ offset, seenAt, until }) => dated > until || dated - offset >= passedAt || isSecondSince(seenAt)
+        )
       })
   }
 })

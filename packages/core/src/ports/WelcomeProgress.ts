@@ -22,7 +22,8 @@ export interface WelcomeProgressReport {
   /**
    * The moment at which the latest complete reading began: every Welcome that the network had then has been handed over
    * durably, or failed for good. Only the lowest unresolved Welcome counts, so the time may go backwards; none while no
-   * reading has been complete. A time that lies ahead is as good as none.
+   * reading has been complete. A time that lies ahead was given by a wrong clock and counts for nothing: forget it for good, since
+   * by and by the clock gets there.
    */
   readonly completeAsOf: Option.Option<DateTime.Utc>
   /** When a reading was last tried since the process started, whatever came of it. */

@@ -512,7 +512,8 @@ export const makeWith = <R>(
           }
         })
 
-      const toTheEnd = (began: DateTime.Utc) =>
+      /** `began`: when, by the clock as it is when this is asked. */
+      const toTheEnd = (began: Effect.Effect<DateTime.Utc>) =>
         Effect.gen(function* () {
           const waiting = yield* placeOf(store, installationId)
           isFull = waiting.unresolved.length >= maximumUnresolved
@@ -532,7 +533,7 @@ export const makeWith = <R>(
             after = page.cursor
             isComplete = !page.hasMore
           }
-          if (isComplete) yield* store.completeReading(installationId, { began, upTo: after })
+          if (isComplete) yield* store.completeReading(installationId, { began: yield* began, upTo: after })
           else {
             yield* Effect.logError(
               `no more Welcomes of installation ${installationId} are read: ${maximumUnresolved} wait to be tried again`
@@ -546,9 +547,10 @@ export const makeWith = <R>(
           }
         })
 
-      return Effect.flatMap(DateTime.now, (began) =>
+      return Effect.flatMap(Effect.all([DateTime.now, Clock.currentTimeNanos]), ([began, startedAt]) =>
         Effect.ensuring(
-          toTheEnd(began),
+          // A clock that was set back meanwhile was ahead when it began.
+          toTheEnd(Effect.map(ago(startedAt), (byThisClock) => DateTime.min(began, byThisClock))),
           Effect.sync(() => {
             reader.attemptedAt = began
           })
@@ -627,6 +629,12 @@ export const makeWith = <R>(
         })
     })
   })
+
+/** What the wall clock of now would have said at a time of the monotonic clock. */
+const ago = (startedAt: bigint): Effect.Effect<DateTime.Utc> =>
+  Effect.map(Effect.all([DateTime.now, Clock.currentTimeNanos]), ([now, monotonic]) =>
+    DateTime.subtract(now, { millis: Number((monotonic - startedAt) / 1_000_000n) })
+  )
 
 /** A time at which the network had no Welcome at all. */
 const BEFORE_ALL_WELCOMES = DateTime.unsafeMake(0)

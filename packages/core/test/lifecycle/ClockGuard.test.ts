@@ -146,6 +146,15 @@ describe("the end of a lifetime", () => {
 })
 
 describe("a reading of the inbox", () => {
+  const asks = (guard: ClockGuard.ClockGuard, completeAsOf: Option.Option<DateTime.Utc>, date: DateTime.Utc) =>
+    Effect.zipRight(
+      guard.seeReading(INSTALLATION, completeAsOf),
+      Option.match(completeAsOf, {
+        onNone: () => Effect.succeed(false),
+        onSome: (asOf) => guard.isReadSince(INSTALLATION, { historyId: 1, date }, GRACE, asOf)
+      })
+    )
+
   it.effect.prop(
     "[13] [15] counts only if it began after the date, however often the clock was set ahead and back",
     [
@@ -153,45 +162,56 @@ describe("a reading of the inbox", () => {
         FastCheck.record({
           hours: FastCheck.integer({ min: 2, max: 40 }),
           offset: FastCheck.integer({ min: -60, max: 60 }),
-          /** When the app is asked, after the reading and before the clock is set. */
+          /** Whether the guard hears of the app meanwhile. */
           isAsked: FastCheck.boolean()
         }),
         { minLength: 1, maxLength: 8 }
       ),
-      FastCheck.integer({ min: 0, max: 100 })
+      FastCheck.integer({ min: 0, max: 100 }),
+      /** What the app says of a time that lies ahead: the time, nothing, or the one before. */
+      FastCheck.constantFrom("ahead", "nothing", "before")
     ],
-    ([steps, hour]) =>
+    ([steps, hour, hides]) =>
       guarded((guard, skew) =>
         Effect.gen(function* () {
-          const row = { historyId: 1, date: after(hour * HOUR) }
+          const date = after(hour * HOUR)
+          const readings: Array<{ readonly began: number; readonly dated: number }> = []
           let counted = 0
           let at = 0
-          /** The app reads, and the guard sees it or not. By the clock as it was at first the date has passed at the hour. */
-          const read = (isAsked: boolean) =>
-            Effect.gen(function* () {
-              const began = at
-              const dated = after(began + skew.offsetMillis)
-              yield* TestClock.adjust("30 minutes")
-              at += HOUR / 2
-              if (!isAsked) return
-              yield* guard.seeReading(INSTALLATION, Option.some(dated))
-              if (!(yield* guard.isReadSince(INSTALLATION, row, GRACE, dated))) return
-              counted += 1
-              expect(began).toBeGreaterThanOrEqual(hour * HOUR)
+          const pass = (millis: number) =>
+            Effect.suspend(() => {
+              at += millis
+              return TestClock.adjust(millis)
             })
+          /** What the app says. By the clock as it was at first the date has passed at the hour. */
+          const ask = Effect.gen(function* () {
+            const said = readings.findLast(({ dated }) => hides !== "before" || dated <= at + skew.offsetMillis)
+            const isHidden = said === undefined || (hides === "nothing" && said.dated > at + skew.offsetMillis)
+            const completeAsOf = isHidden ? Option.none() : Option.some(after(said.dated))
+            const isAhead = said !== undefined && said.dated > at + skew.offsetMillis
+            if (!(yield* asks(guard, completeAsOf, date)) || isAhead || said === undefined) return
+            counted += 1
+            expect(said.began).toBeGreaterThanOrEqual(hour * HOUR)
+          })
+          const read = Effect.gen(function* () {
+            const reading = { began: at, dated: at + skew.offsetMillis }
+            yield* pass(HOUR / 2)
+            readings.push(reading)
+          })
           for (const { hours, isAsked, offset } of steps) {
             skew.offsetMillis = offset * HOUR
             yield* guard.observe
-            yield* read(isAsked)
-            yield* TestClock.adjust(Duration.hours(hours))
-            at += hours * HOUR
-            yield* read(isAsked)
+            yield* read
+            for (let hour = 0; hour < hours; hour += 4) {
+              yield* pass(4 * HOUR)
+              if (isAsked) yield* ask
+            }
           }
-          // Where the clock goes right it takes no more than the readings before and after.
+          // Where the clock goes right it takes no more than two readings of that time.
           for (let day = 0; day < 20; day++) {
-            yield* TestClock.adjust("1 day")
-            at += 24 * HOUR
-            yield* read(true)
+            yield* read
+            yield* pass(23.5 * HOUR)
+            yield* ask
           }
           expect(counted).toBeGreaterThan(0)
         })
@@ -199,35 +219,125 @@ describe("a reading of the inbox", () => {
     { fastCheck: { seed: 15, numRuns: 60 } }
   )
 
-  it.effect("[13] [15] that may be dated by a clock since set right counts from the second on", () =>
+  /** A clock that is so many hours ahead for the first hour. A reading at half past bears as much more. */
+  const aheadForAnHour = (guard: ClockGuard.ClockGuard, skew: SkewedClock.Skew, hours: number) =>
+    Effect.gen(function* () {
+      skew.offsetMillis = hours * HOUR
+      yield* guard.observe
+      yield* TestClock.adjust("1 hour")
+      skew.offsetMillis = 0
+      yield* guard.observe
+    })
+
+  const at = (hours: number) => Option.some(after(hours * HOUR))
+
+  it.effect("[13] [15] that may be dated by a clock since set right counts as the second one", () =>
     guarded((guard, skew) =>
       Effect.gen(function* () {
-        const row = { historyId: 1, date: after(10 * HOUR) }
-        const says = (hour: number) =>
-          Effect.zipRight(
-            guard.seeReading(INSTALLATION, Option.some(after(hour * HOUR))),
-            guard.isReadSince(INSTALLATION, row, GRACE, after(hour * HOUR))
-          )
-        skew.offsetMillis = 12 * HOUR
-        yield* guard.observe
-        yield* TestClock.adjust("1 hour")
-        skew.offsetMillis = 0
-        yield* guard.observe
+        const date = after(10 * HOUR)
+        yield* aheadForAnHour(guard, skew, 12)
         yield* TestClock.adjust("10 hours")
         // It may have begun within the first hour.
-        expect(yield* says(11)).toBe(false)
+        expect(yield* asks(guard, at(11), date)).toBe(false)
         yield* TestClock.adjust("1 hour")
-        expect(yield* says(11)).toBe(false)
+        expect(yield* asks(guard, at(11), date)).toBe(false)
         yield* TestClock.adjust("30 minutes")
         // Another one, from before the first was last asked for.
-        expect(yield* says(11.5)).toBe(false)
+        expect(yield* asks(guard, at(11.5), date)).toBe(false)
         yield* TestClock.adjust("30 minutes")
-        expect(yield* says(12.75)).toBe(true)
+        expect(yield* asks(guard, at(12.75), date)).toBe(true)
         // After all that such a clock can have said, at once.
         yield* TestClock.adjust("2 hours")
-        expect(yield* guard.isReadSince(InstallationId.make("22".repeat(32)), row, GRACE, after(13.5 * HOUR))).toBe(
-          true
-        )
+        const other = InstallationId.make("22".repeat(32))
+        expect(yield* guard.isReadSince(other, { historyId: 1, date }, GRACE, after(13.5 * HOUR))).toBe(true)
+      })
+    )
+  )
+
+  it.effect("[13] [15] does not count when its time comes, where nothing or an older one was said meanwhile", () =>
+    Effect.forEach([Option.none(), at(-1)], (meanwhile) =>
+      guarded((guard, skew) =>
+        Effect.gen(function* () {
+          const start = yield* DateTime.now
+          const date = DateTime.add(start, { hours: 10 })
+          const stale = Option.some(DateTime.add(start, { minutes: 12.5 * 60 }))
+          yield* aheadForAnHour(guard, skew, 12)
+          for (let hour = 1; hour < 13; hour++) {
+            yield* TestClock.adjust("1 hour")
+            yield* guard.seeReading(INSTALLATION, meanwhile)
+          }
+          expect(yield* asks(guard, stale, date)).toBe(false)
+        })
+      )
+    )
+  )
+
+  it.effect("[13] [15] does not count when its time comes, where this process has seen it lie ahead, and no step", () =>
+    guarded((guard) =>
+      Effect.gen(function* () {
+        const date = after(10 * HOUR)
+        for (let hour = 0; hour < 13; hour++) {
+          yield* guard.seeReading(INSTALLATION, at(12.5))
+          yield* TestClock.adjust("1 hour")
+        }
+        expect(yield* asks(guard, at(12.5), date)).toBe(false)
+        // The second after it does.
+        yield* TestClock.adjust("1 hour")
+        expect(yield* asks(guard, at(13.75), date)).toBe(true)
+      })
+    )
+  )
+
+  it.effect("[13] [15] does not count by a clock that was a year ahead, until two readings were made since", () =>
+    guarded((guard) =>
+      Effect.gen(function* () {
+        yield* TestClock.adjust("12 hours")
+        yield* guard.seeReading(INSTALLATION, at(365 * 24))
+        const counted: Array<boolean> = []
+        for (let hour = 13; hour < 17; hour++) {
+          yield* TestClock.adjust("1 hour")
+          counted.push(yield* asks(guard, at(hour - 0.1), after(10 * HOUR)))
+        }
+        expect(counted).toEqual([false, true, true, true])
+      })
+    )
+  )
+
+  it.effect("[13] [15] does not count that lasted long, and began before the clock was set right", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        yield* aheadForAnHour(guard, skew, 2)
+        yield* TestClock.adjust("65 minutes")
+        yield* guard.seeReading(INSTALLATION, at(-1))
+        yield* TestClock.adjust("55 minutes")
+        expect(yield* asks(guard, at(2.9), after(2 * HOUR))).toBe(false)
+      })
+    )
+  )
+
+  it.effect("[13] [15] does not count by a clock that was set right little by little", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        for (let minute = 1; minute <= 720; minute++) {
+          skew.offsetMillis = minute * 60_000
+          yield* guard.observe
+        }
+        for (let minute = 720; minute >= 0; minute--) {
+          skew.offsetMillis = minute * 60_000
+          yield* guard.observe
+        }
+        yield* TestClock.adjust("13 hours")
+        expect(yield* asks(guard, at(12), after(10 * HOUR))).toBe(false)
+      })
+    )
+  )
+
+  it.effect("[13] [15] does not count for a package of later either, when its time comes after months", () =>
+    guarded((guard, skew) =>
+      Effect.gen(function* () {
+        yield* aheadForAnHour(guard, skew, 100 * 24)
+        yield* TestClock.adjust("101 days")
+        expect(yield* asks(guard, at(100 * 24 + 0.5), after(90 * DAY))).toBe(false)
       })
     )
   )

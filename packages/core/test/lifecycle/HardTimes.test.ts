@@ -253,35 +253,49 @@ describe("wrong clocks", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
-  it.scoped("[13] [15] nor is one when that clock has been set right, and the time that it bears has come", () =>
-    Effect.gen(function* () {
-      yield* TestApp.start
-      const store = yield* KeyPackageStore
-      const id = yield* App.register()
-      yield* rotate(id)
-      const { on, skew } = yield* machine
-      let completeAsOf: Option.Option<DateTime.Utc> = Option.none()
-      const get = () => Effect.map(DateTime.now, (now) => Option.some({ completeAsOf, attemptedAt: Option.some(now) }))
-      yield* on(App.startScheduler()).pipe(Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get })))
-      yield* TestClock.adjust("1 hour")
-      const [first] = yield* App.history(id)
-      if (first?._tag !== "Superseded") return expect.fail("not superseded")
-      skew.offsetMillis = 12 * 3_600_000
-      yield* TestClock.adjust("16 hours")
-      // By that clock it is after the date of deletion, for which seven hours are left, in which Welcomes come.
-      completeAsOf = Option.some(DateTime.add(yield* DateTime.now, { hours: 12 }))
-      yield* TestClock.adjust("1 hour")
-      skew.offsetMillis = 0
-      yield* TestClock.adjust("18 hours")
-      const now = yield* DateTime.now
-      expect(DateTime.between(Option.getOrThrow(completeAsOf), { minimum: first.deleteAt, maximum: now })).toBe(true)
-      expect(yield* store.getPrivateKeys(first.historyId)).toMatchObject(Option.some({}))
-      // The next reading finds them.
-      completeAsOf = Option.some(now)
-      yield* TestClock.adjust("2 hours")
-      expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
-    }).pipe(Effect.provide(App.layer()))
-  )
+  for (const [title, says, isRestarted] of [
+    ["and the time that it bears has come", "the time", false],
+    ["and the app said nothing until its time had come", "nothing ahead", false],
+    ["and this process began after that", "the time", true]
+  ] as const) {
+    it.scoped(`[13] [15] nor is one when that clock has been set right, ${title}`, () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        yield* rotate(id)
+        const { on, skew } = yield* machine
+        let stored: Option.Option<DateTime.Utc> = Option.none()
+        const get = () =>
+          Effect.map(DateTime.now, (now) => {
+            const completeAsOf = says === "the time" ? stored : Option.filter(stored, DateTime.lessThanOrEqualTo(now))
+            return Option.some({ completeAsOf, attemptedAt: Option.some(now) })
+          })
+        const start = on(App.startScheduler()).pipe(Effect.provideService(WelcomeProgress, WelcomeProgress.of({ get })))
+        if (!isRestarted) yield* start
+        yield* TestClock.adjust("1 hour")
+        const [first] = yield* App.history(id)
+        if (first?._tag !== "Superseded") return expect.fail("not superseded")
+        skew.offsetMillis = 12 * 3_600_000
+        yield* TestClock.adjust("16 hours")
+        // By that clock it is after the date of deletion, for which seven hours are left, in which Welcomes come.
+        const dated = DateTime.add(yield* DateTime.now, { hours: 12 })
+        stored = Option.some(dated)
+        yield* TestClock.adjust("1 hour")
+        skew.offsetMillis = 0
+        if (isRestarted) yield* start
+        yield* TestClock.adjust("18 hours")
+        expect(DateTime.between(dated, { minimum: first.deleteAt, maximum: yield* DateTime.now })).toBe(true)
+        expect(yield* store.getPrivateKeys(first.historyId)).toMatchObject(Option.some({}))
+        // The next readings find them.
+        for (let reading = 0; reading < 2; reading++) {
+          stored = Option.some(yield* DateTime.now)
+          yield* TestClock.adjust("90 minutes")
+        }
+        expect(yield* store.getPrivateKeys(first.historyId)).toEqual(Option.none())
+      }).pipe(Effect.provide(App.layer()))
+    )
+  }
 
   it.scoped("[15] one that was being worked on when the clock was set back is looked at afterwards", () =>
     Effect.gen(function* () {

@@ -12,6 +12,7 @@ import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
 import * as Faults from "@keyward/test-utils/Faults"
 import * as MemoryApiClient from "@keyward/test-utils/MemoryApiClient"
 import * as MemoryWelcomeCursorStore from "@keyward/test-utils/MemoryWelcomeCursorStore"
+import * as SkewedClock from "@keyward/test-utils/simulation/SkewedClock"
 import type * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -479,6 +480,25 @@ describe("WelcomeInbox.progress", () => {
       yield* days(2)
       yield* inbox.read(installationId, handler)
       expect(yield* asOf).toBe(minute(2 * 24 * 60))
+    }))
+
+  test("[15] dates a reading by the clock that is set back while it lasts", () =>
+    Effect.gen(function* () {
+      const inbox = yield* makeInbox()
+      const right = yield* Effect.clock
+      const skew = SkewedClock.skew()
+      skew.offsetMillis = 3 * 86_400_000
+      yield* post(1)
+      const { handler } = recorder(() =>
+        Effect.zipRight(
+          Effect.withClock(TestClock.adjust("2 minutes"), right),
+          Effect.sync(() => {
+            skew.offsetMillis = 0
+          })
+        )
+      )
+      yield* Effect.provide(inbox.read(installationId, handler), SkewedClock.layer(skew))
+      expect(yield* Effect.map(progress(inbox), ({ completeAsOf }) => completeAsOf)).toBe(minute(0))
     }))
 
   test("cannot be told where the store cannot be read", () =>
