@@ -74,6 +74,11 @@ export class Life {
     return new Life(world, store, process, result.value.installationId)
   }
 
+  /** Nothing runs any more. */
+  end(): void {
+    this.#world.end()
+  }
+
   /** The process dies, and another takes its place. */
   restart(): void {
     this.#process.kill()
@@ -270,12 +275,20 @@ export const commands = (maxCommands = 30): FastCheck.Arbitrary<Iterable<Command
  * @since 1.0.0
  * @category running
  */
-export const run = (commands: Iterable<Command>, seed: number, store: Layer.Layer<KeyPackageStore>): Promise<void> =>
-  FastCheck.asyncModelRun(async () => {
-    const model: Model.Model = {
-      ...Model.empty,
-      packages: [{ id: 1, state: "Published", deleteAt: undefined }],
-      served: 1
-    }
-    return { model: { model }, real: await Life.begin(seed, store) }
-  }, commands)
+export const run = async (
+  commands: Iterable<Command>,
+  seed: number,
+  store: Layer.Layer<KeyPackageStore>
+): Promise<void> => {
+  const model: Model.Model = {
+    ...Model.empty,
+    packages: [{ id: 1, state: "Published", deleteAt: undefined }],
+    served: 1
+  }
+  const real = await Life.begin(seed, store)
+  try {
+    await FastCheck.asyncModelRun(() => ({ model: { model }, real }), commands)
+  } finally {
+    real.end()
+  }
+}

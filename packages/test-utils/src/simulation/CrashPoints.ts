@@ -195,6 +195,7 @@ const play = async (scenario: Scenario, seed: number, point: Point | undefined) 
   watch.checkQuiet()
   const wrong = scenario.check?.(stage)
   if (wrong !== undefined) watch.report("I6", wrong)
+  world.end()
   return { calls, died, violations: watch.violations }
 }
 

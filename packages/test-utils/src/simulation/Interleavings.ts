@@ -220,5 +220,6 @@ export const run = (order: Order, stallMillis: number): Effect.Effect<Outcome> =
     world.start({ name: "second", store, services: app.services })
     await world.advance("40 hours")
     watch.checkQuiet()
+    world.end()
     return { violations: watch.violations, published }
   })

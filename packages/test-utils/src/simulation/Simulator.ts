@@ -596,6 +596,7 @@ class Simulation {
         if (unread > 0) watch.report("I3", `${unread} Welcomes of ${label} were not read in the end`)
       }
     }
+    world.end()
     for (const { tally } of this.apps) {
       this.tally.opened += tally.opened
       this.tally.unopened += tally.unopened

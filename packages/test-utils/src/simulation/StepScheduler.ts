@@ -3,6 +3,8 @@
  *
  * @since 1.0.0
  */
+import * as Fiber from "effect/Fiber"
+import { globalValue } from "effect/GlobalValue"
 import { defaultShouldYield, type Scheduler, type Task } from "effect/Scheduler"
 
 /**
@@ -51,5 +53,21 @@ export class StepScheduler implements Scheduler {
     this.#isDead = true
     this.#tasks = []
     this.#next = 0
+    forgetDead()
+  }
+}
+
+/**
+ * Has the fibers of dead processes forgotten: none of them ever ends, and Effect keeps every fiber without a parent until it does,
+ * with all that it ever touched, which is a megabyte for each life. There is no function for it. A release of Effect that keeps
+ * them elsewhere costs memory, and nothing else.
+ *
+ * @since 1.0.0
+ */
+export const forgetDead = (): void => {
+  const scope = globalValue<{ readonly roots?: Set<unknown> }>(Symbol.for("effect/FiberScope/Global"), () => ({}))
+  for (const fiber of Fiber.unsafeRoots()) {
+    const { currentScheduler } = fiber
+    if (currentScheduler instanceof StepScheduler && currentScheduler.isDead) scope.roots?.delete(fiber)
   }
 }

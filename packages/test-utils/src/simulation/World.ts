@@ -40,7 +40,7 @@ import { type AroundApi, type AroundStore, aroundApi, aroundStore } from "./Port
 import * as SimulatedCrypto from "./SimulatedCrypto.ts"
 import { SimulatedNetwork } from "./SimulatedNetwork.ts"
 import * as SkewedClock from "./SkewedClock.ts"
-import { StepScheduler } from "./StepScheduler.ts"
+import { forgetDead, StepScheduler } from "./StepScheduler.ts"
 import { clockOf, Timers } from "./VirtualTime.ts"
 
 /**
@@ -362,7 +362,7 @@ const turn = (): Promise<void> => {
  *   const server = world.start({ name: "server", store, services })
  *   const registration = server.run(registerInstallation({ includePostQuantum: true }))
  *   await world.advance("1 minute")
- *   server.kill()
+ *   world.end()
  *   return registration.exit
  * }
  * ```
@@ -459,6 +459,12 @@ export class World {
   forget(process: AnyProcess): void {
     const index = this.processes.indexOf(process)
     if (index >= 0) this.processes.splice(index, 1)
+  }
+
+  /** Kills all processes. A world that is done with and not ended stays in memory. */
+  end(): void {
+    for (const process of this.processes.slice()) process.kill()
+    forgetDead()
   }
 
   /** Calls that take some time before and after they are done, by chance. */

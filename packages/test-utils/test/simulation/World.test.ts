@@ -6,6 +6,7 @@ import { type Process, World } from "@keyward/test-utils/simulation/World"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/TestClock"
 
@@ -93,6 +94,23 @@ describe("World", () => {
       expect(later[1] - seen[1]).toBe(3_600_000_000_000n)
     })
   )
+
+  it("leaves no fiber behind when it has ended, of its killed processes either", async () => {
+    const before = Fiber.unsafeRoots().length
+    const world = new World({ seed: 1 })
+    const first = startIn(world)
+    const second = startIn(world)
+    for (const process of [first, second]) {
+      process.run(Effect.sleep("1 day"))
+      process.run(Effect.forkDaemon(Effect.sleep("2 days")))
+    }
+    await world.advance("1 hour")
+    expect(Fiber.unsafeRoots().length).toBeGreaterThan(before + 4)
+    first.kill()
+    world.end()
+    expect(second.isDead).toBe(true)
+    expect(Fiber.unsafeRoots()).toHaveLength(before)
+  })
 
   describe("what no process should do is no secret:", () => {
     const failuresOf = async (services: Layer.Layer<never>, run: Effect.Effect<unknown, unknown> = Effect.void) => {
