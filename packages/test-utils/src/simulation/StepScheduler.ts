@@ -63,6 +63,7 @@ export class StepScheduler implements Scheduler {
  * them elsewhere costs memory, and nothing else.
  *
  * @since 1.0.0
+ * @category running
  */
 export const forgetDead = (): void => {
   const scope = globalValue<{ readonly roots?: Set<unknown> }>(Symbol.for("effect/FiberScope/Global"), () => ({}))
