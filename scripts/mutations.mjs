@@ -259,7 +259,7 @@ const mutations = [
     name: "reading-believed-later",
     mistake: "a reading that a clock set ahead has dated counts once that clock is set right and the time has come",
     file: lifecycle("ClockGuard"),
-    edits: [["nanosAt(other.latest) - offset >= seenAt &&", ""]],
+    edits: [["dated > until || dated - offset >= passedAt || isSecondSince(seenAt)", "true"]],
     test: test("HardTimes"),
     title: "until its time had come"
   },
