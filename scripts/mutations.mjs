@@ -119,7 +119,7 @@ const mutations = [
     name: "newest-erased",
     mistake: "the newest package is erased by our own clock alone",
     file: lifecycle("Cleaner"),
-    edits: [["!isServed(observation, row) && (!isNewest || hasPassed(deleteAt))", "!isServed(observation, row)"]],
+    edits: [["!isServed(observation, row) && (!isPublished || hasPassed(deleteAt))", "!isServed(observation, row)"]],
     test: test("Cleaner"),
     title: "[19] the newest published package stays"
   },

@@ -22,7 +22,7 @@ import type { Lease, LeaseError } from "./Lease.ts"
 import * as Ledger from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings, type LifecycleSettingsShape } from "./LifecycleSettings.ts"
-import { newestPublished, type Observation } from "./Reachability.ts"
+import type { Observation } from "./Reachability.ts"
 import type { RetirementPermit } from "./RetirementPermit.ts"
 import * as Schedule from "./Schedule.ts"
 
@@ -92,7 +92,6 @@ interface Reader {
 interface Evidence {
   readonly now: DateTime.Utc
   readonly grace: Duration.Duration
-  readonly ledger: InstallationLedger
   readonly observation: Observation
   /** The rows whose date has come by a clock that can be believed. */
   readonly believed: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
@@ -132,7 +131,7 @@ const readOf = (
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, ledger, now, observation, progress, read, revokedAt, stopped } = evidence
+  const { believed, grace, now, observation, progress, read, revokedAt, stopped } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -143,20 +142,21 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
     DateTime.greaterThanOrEqualTo(now, deleteAt) && (believed.has(row) || (isExpiry && hasPassed(deleteAt)))
   if (!isOver || progress === "unknown") return false
 
-  const isNewest = "_tag" in row && row === newestPublished(ledger)
+  // Where a confirmation is awaited there are two: the network may serve the older one still.
+  const isPublished = "_tag" in row && row._tag === "Published"
   const hardStop = hardStopOf(row, grace)
   if (DateTime.greaterThanOrEqualTo(now, hardStop) && (stopped.has(row) || ("_tag" in row && hasPassed(hardStop)))) {
     // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
     const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
-    // A newest package that nothing has replaced contradicts a clock that says it is long expired, unless nobody may invite
+    // A package that nothing has replaced for certain contradicts a clock that says it is long expired, unless nobody may invite
     // this installation any more, and that for longer than a mistake of its owner would last.
     const isRevoked = Option.exists(revokedAt, (at) =>
       DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(at, Duration.times(grace, 2)))
     )
-    return isInboxTried && (!isNewest || isRevoked || hasPassed(deleteAt))
+    return isInboxTried && (!isPublished || isRevoked || hasPassed(deleteAt))
   }
-  // The newest package goes only when a later one is published, or the network's own time says that it has expired.
-  return read.has(row) && !isServed(observation, row) && (!isNewest || hasPassed(deleteAt))
+  // A published package goes only when a later one has superseded it, or the network's own time says that it has expired.
+  return read.has(row) && !isServed(observation, row) && (!isPublished || hasPassed(deleteAt))
 }
 
 /**
@@ -249,7 +249,6 @@ export const clean: (
     const evidence: Evidence = {
       now,
       grace,
-      ledger,
       observation,
       believed,
       read,

@@ -83,7 +83,7 @@ const STEP_MEMORY_NANOS = BigInt(Duration.toMillis("90 days")) * 1_000_000n
 /** How long a reading of the inbox is taken to take at most, in nanoseconds: it may have begun under a clock set right meanwhile. */
 const READING_NANOS = BigInt(Duration.toMillis("1 hour")) * 1_000_000n
 
-/** Installations whose rows are remembered; of others only the clocks are compared. */
+/** Installations whose rows and readings are remembered; of others only the clocks are compared. */
 const INSTALLATIONS = 20_000
 
 interface Step {

@@ -4,6 +4,7 @@ import type { InstallationId } from "@keyward/core/identity/InstallationId"
 import * as Cleaner from "@keyward/core/lifecycle/Cleaner"
 import type { ClockGuard } from "@keyward/core/lifecycle/ClockGuard"
 import type { Kept } from "@keyward/core/lifecycle/Ledger"
+import { LifecycleSettings } from "@keyward/core/lifecycle/LifecycleSettings"
 import type { Observation, Served } from "@keyward/core/lifecycle/Reachability"
 import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import { withLease } from "@keyward/core/lifecycle/UnderLease"
@@ -321,6 +322,28 @@ describe("Cleaner", () => {
       expect(yield* ids(id)).toEqual([3])
       expect((yield* clean(id, { networkTimeAtLeast: yield* DateTime.now })).erased).toBe(1)
     }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect(
+    "[13] [28] readBack: nor does the one before it go, which the network may serve until it is superseded",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const { installationId } = yield* TestApp.newInstallation
+        yield* rotate(installationId)
+        yield* TestClock.adjust("1 hour")
+        yield* rotate(installationId)
+        const rows = yield* history(installationId)
+        expect(rows.map(({ _tag }) => _tag)).toEqual(["Published", "Published"])
+        // A process that began under a clock a year ahead sees no step, and believes it.
+        yield* TestClock.adjust("365 days")
+        expect((yield* clean(installationId, { served: yield* serving(rows[0]) })).erased).toBe(0)
+        expect((yield* clean(installationId)).erased).toBe(0)
+        expect(yield* ids(installationId)).toEqual([1, 2])
+      }).pipe(
+        Effect.provide(TestApp.layer()),
+        Effect.provideService(LifecycleSettings, { ...LifecycleSettings.defaultValue(), confirmBy: "readBack" })
+      )
   )
 
   it.effect(
