@@ -280,6 +280,14 @@ const mutations = [
     title: "[65] a package that waits to be sent"
   },
   {
+    name: "forgotten-kind",
+    mistake: "a lost wish for the kind of package is taken from the first package, not from the last",
+    file: lifecycle("Upkeep"),
+    edits: [["ledger.entries.at(-1)), {", "ledger.entries.at(0)), {"]],
+    test: test("Upkeep"),
+    title: "[65] a package that waits to be sent"
+  },
+  {
     name: "revoked-rotates",
     mistake: "a revoked installation goes on rotating",
     file: lifecycle("Schedule"),

@@ -143,7 +143,10 @@ const wantedProfile = ({ installation, ledger }: Subject): WantedProfile =>
   Option.match(installation.schedule.wanted, {
     onSome: ({ includePostQuantum }) => ({ includePostQuantum }),
     onNone: () => ({
-      includePostQuantum: ledger.entries.length === 0 || ledger.entries.some(isPostQuantum)
+      includePostQuantum: Option.match(Option.fromNullable(ledger.entries.at(-1)), {
+        onNone: () => true,
+        onSome: isPostQuantum
+      })
     })
   })
 

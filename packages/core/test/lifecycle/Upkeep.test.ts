@@ -512,25 +512,31 @@ describe("Upkeep", () => {
       }).pipe(Effect.provide(App.layer()))
   )
 
-  it.effect("[65] a package that waits to be sent is sent, also where the schedule that said so was lost", () =>
-    Effect.gen(function* () {
-      yield* TestApp.start
-      const faults = yield* Faults.Faults
-      const store = yield* KeyPackageStore
-      const id = yield* App.register()
-      yield* faults.setRule(({ method }) =>
-        method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
-      )
-      const failing = rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false })
-      yield* Effect.flip(TestApp.withTime(failing, "10 minutes"))
-      yield* faults.clear
-      const waiting = (yield* App.history(id)).at(-1)
-      expect(waiting?._tag).toBe("Exposed")
-      yield* store.modifySchedule(id, () => Schedule.lost)
-      yield* tend(id)
-      expect(yield* App.servedRow(id)).toMatchObject({ _tag: "Published", historyId: waiting?.historyId })
-      expect((yield* App.history(id)).length).toBe(2)
-    }).pipe(Effect.provide(App.layer()))
+  it.effect.each([
+    { before: false, now: false },
+    { before: true, now: false },
+    { before: false, now: true }
+  ])(
+    "[65] a package that waits to be sent is sent, also where the schedule that said so was lost: %o",
+    (isPostQuantum) =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const store = yield* KeyPackageStore
+        const id = yield* App.register({ includePostQuantum: isPostQuantum.before })
+        yield* faults.setRule(({ method }) =>
+          method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
+        )
+        const failing = rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: isPostQuantum.now })
+        yield* Effect.flip(TestApp.withTime(failing, "10 minutes"))
+        yield* faults.clear
+        const waiting = (yield* App.history(id)).at(-1)
+        expect(waiting?._tag).toBe("Exposed")
+        yield* store.modifySchedule(id, () => Schedule.lost)
+        yield* tend(id)
+        expect(yield* App.servedRow(id)).toMatchObject({ _tag: "Published", historyId: waiting?.historyId })
+        expect((yield* App.history(id)).length).toBe(2)
+      }).pipe(Effect.provide(App.layer()))
   )
 
   it.effect("[13] [56] a time of the revocation that lies ahead is put right by the next look, and no other is", () =>
