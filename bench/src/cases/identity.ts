@@ -287,7 +287,8 @@ const extended = (id: string, update: string, inboxesOf: (world: World) => Promi
     const known = await cacheOf(world, inboxes, 2)
     return {
       subject: onCopy(world, known, (file) => world.resolve(file, inboxes)),
-      floor: cold(world, inboxes)
+      floor: cold(world, inboxes),
+      parts: { "the real client, which keeps nothing": () => world.resolveByRealClient(inboxes) }
     }
   })
 })
