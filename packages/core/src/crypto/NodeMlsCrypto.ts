@@ -7,7 +7,6 @@ import {
   createCipheriv,
   createDecipheriv,
   createHmac,
-  createPrivateKey,
   createPublicKey,
   diffieHellman,
   hash,
@@ -19,23 +18,15 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { type Curve, fastest } from "../internal/nodePrivateKey.ts"
 import { type Ed25519Signature, MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
 import { isSmallOrder } from "./SmallOrder.ts"
-
-type Curve = "Ed25519" | "X25519"
 
 const base64url = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64url")
 
-// Keys are imported as JWK: DER costs ten times as much on Node 20. They are never made by `generateKeyPairSync`: an
+// Public keys are imported as JWK: DER costs ten times as much on Node 20. No keys are made by `generateKeyPairSync`: an
 // `export` of such an object can deadlock with the collection of the job that made it (Node 20).
-
-/** OpenSSL derives the public half from `d` and does not look at `x`, which has to be there. */
-const privateKeyObject = (crv: Curve, privateKey: Uint8Array): KeyObject => {
-  if (privateKey.length !== 32) throw new RangeError(`a private key of ${crv} has 32 bytes`)
-  const d = base64url(privateKey)
-  return createPrivateKey({ key: { kty: "OKP", crv, d, x: d }, format: "jwk" })
-}
 
 const publicKeyObject = (crv: Curve, publicKey: Uint8Array): KeyObject =>
   createPublicKey({ key: { kty: "OKP", crv, x: base64url(publicKey) }, format: "jwk" })
@@ -63,9 +54,15 @@ const VERIFYING_KEYS = 1024
  * @category constructors
  */
 export const make = (): MlsCryptoShape => {
+  const importPrivateKey = fastest()
   const signingKeys = new WeakMap<Redacted.Redacted<Uint8Array>, SigningKey>()
   const agreementKeys = new WeakMap<Redacted.Redacted<Uint8Array>, KeyObject>()
   const verifyingKeys = new Map<string, KeyObject>()
+
+  const privateKeyObject = (crv: Curve, privateKey: Uint8Array): KeyObject => {
+    if (privateKey.length !== 32) throw new RangeError(`a private key of ${crv} has 32 bytes`)
+    return importPrivateKey(crv, privateKey)
+  }
 
   const signingKey = (seed: Redacted.Redacted<Uint8Array>): SigningKey => {
     // Read first: a seed that was wiped must not go on signing.
