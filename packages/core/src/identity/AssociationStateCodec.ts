@@ -22,7 +22,7 @@ import * as identifierWire from "../internal/memberIdentifierWire.ts"
 import { attempt, ProstReader } from "../internal/prost.ts"
 import * as strictProtobuf from "../internal/strictProtobuf.ts"
 import type { AssociationState, Member } from "./AssociationState.ts"
-import type { InboxId } from "./InboxId.ts"
+import { isInboxId } from "./InboxId.ts"
 import { equals, type MemberIdentifier, type RootIdentifier, toKey } from "./MemberIdentifier.ts"
 
 /**
@@ -181,7 +181,7 @@ const readCanonical = (bytes: Uint8Array): AssociationState | undefined => {
         return undefined
     }
   }
-  if (!isInboxId(inboxId)) return undefined
+  if (inboxId === undefined || !isInboxId(inboxId)) return undefined
   const recoveryIdentifier = decodeRecovery(recovery, recoveryKind, relyingParty)
   return { inboxId, members, recoveryIdentifier, seenSignatures }
 }
@@ -194,9 +194,6 @@ const decodeRecovery = (text: string, kind: number, relyingParty: string | undef
 
 const refuse = (reason: AssociationStateDecodeError["reason"], detail?: string) =>
   Either.left(new AssociationStateDecodeError({ reason, ...(detail === undefined ? {} : { detail }) }))
-
-/** Several times faster than the schema's own. */
-const isInboxId = (text: string | undefined): text is InboxId => text !== undefined && /^[0-9a-f]{64}$/.test(text)
 
 /**
  * The state of these bytes.

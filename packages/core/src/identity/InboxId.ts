@@ -27,6 +27,14 @@ export const InboxId = hex.Hex32.pipe(Schema.brand("@keyward/core/InboxId"))
 export type InboxId = typeof InboxId.Type
 
 /**
+ * Whether a text is an inbox id.
+ *
+ * @since 1.0.0
+ * @category refinements
+ */
+export const isInboxId = (text: string): text is InboxId => hex.isHex32(text)
+
+/**
  * What tells several inboxes of one identifier apart: an unsigned 64-bit integer.
  *
  * @since 1.0.0

@@ -27,7 +27,8 @@ export type InstallationId = typeof InstallationId.Type
  * @since 1.0.0
  * @category conversions
  */
-export const fromPublicKey = (publicKey: Uint8Array): InstallationId => InstallationId.make(hex.encode(publicKey))
+export const fromPublicKey = (publicKey: Uint8Array): InstallationId =>
+  InstallationId.make(hex.encode(publicKey), publicKey.length === 32 ? hex.unchecked : undefined)
 
 /**
  * The Ed25519 public key (32 bytes) that the id spells.

@@ -26,7 +26,15 @@ export const decode: (hex: string) => Uint8Array =
         return 2 * written === hex.length ? bytes : hexToBytes(hex)
       }
 
+const hex32 = /^[0-9a-f]{64}$/
+
+/** Whether a text is that of exactly 32 bytes: several times faster than the schema says it. */
+export const isHex32 = (text: string): boolean => hex32.test(text)
+
+/** For `make` of what is such a text by construction. */
+export const unchecked = { disableValidation: true } as const
+
 /** Text of exactly 32 bytes in lower-case hex. */
 export const Hex32 = Schema.String.pipe(
-  Schema.pattern(/^[0-9a-f]{64}$/, { message: () => "expected 64 lower-case hex digits" })
+  Schema.pattern(hex32, { message: () => "expected 64 lower-case hex digits" })
 )

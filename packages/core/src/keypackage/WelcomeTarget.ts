@@ -106,14 +106,13 @@ const readAeadTypes = (data: Uint8Array): Result<boolean> => {
 const targetOf = (keyPackage: KeyPackage): Result<WelcomeTarget> => {
   const wrapper = findExtension(keyPackage.extensions, ExtensionType.welcomeWrapperEncryption)
   const pointers = findExtension(keyPackage.extensions, ExtensionType.welcomePointeeEncryptionAeadTypes)
-  return Either.gen(function* () {
-    const wrapping =
-      wrapper === undefined
-        ? { algorithm: "Curve25519" as const, publicKey: keyPackage.initKey }
-        : yield* readWrapper(wrapper.data)
-    const acceptsWelcomePointers = pointers === undefined ? false : yield* readAeadTypes(pointers.data)
-    return { ...wrapping, acceptsWelcomePointers }
-  })
+  const wrapping =
+    wrapper === undefined
+      ? Either.right({ algorithm: "Curve25519" as const, publicKey: keyPackage.initKey })
+      : readWrapper(wrapper.data)
+  if (Either.isLeft(wrapping)) return Either.left(wrapping.left)
+  const accepting = pointers === undefined ? Either.right(false) : readAeadTypes(pointers.data)
+  return Either.map(accepting, (acceptsWelcomePointers) => ({ ...wrapping.right, acceptsWelcomePointers }))
 }
 
 /**

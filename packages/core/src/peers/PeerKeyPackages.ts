@@ -9,9 +9,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import * as AssociationState from "../identity/AssociationState.ts"
-import { InboxId } from "../identity/InboxId.ts"
+import { type InboxId, isInboxId } from "../identity/InboxId.ts"
 import type { InstallationId } from "../identity/InstallationId.ts"
 import * as MlsCredential from "../identity/MlsCredential.ts"
 import { inHalves } from "../internal/inHalves.ts"
@@ -63,8 +62,6 @@ type Served =
   | { readonly _tag: "Nothing" }
   | { readonly _tag: "Invalid"; readonly error: KeyPackageValidationError }
   | { readonly _tag: "Valid"; readonly keyPackage: ValidatedKeyPackage }
-
-const isInboxId = Schema.is(InboxId)
 
 /** The inbox that bytes name which may be a package: nothing is proven, and nothing lost where there is none. */
 const inboxHint = (bytes: Uint8Array): Option.Option<InboxId> =>
@@ -167,38 +164,36 @@ const judge = (
   states: States,
   judgedAt: DateTime.Utc,
   expected: InboxId | undefined
-): Either.Either<Usable, Reason> =>
-  Either.gen(function* () {
-    const inboxId = yield* inboxOf(keyPackage)
-    if (expected !== undefined && inboxId !== expected) {
-      return yield* Either.left(Reason.UnexpectedInbox({ expected, actual: inboxId }))
-    }
-    const known = states.get(inboxId)
-    if (known === undefined) return yield* Either.left(Reason.UnknownInbox({ inboxId }))
-    const { sequenceId, state } = yield* Either.mapLeft(known, ({ reason }): Reason => reason)
-    if (!AssociationState.hasInstallation(state, installationId)) {
-      return yield* Either.left(Reason.NotAMember({ inboxId, sequenceId }))
-    }
-    const target = yield* Either.mapLeft(
-      welcomeTarget(keyPackage),
-      (error): Reason => Reason.InvalidWelcomeWrapper({ inboxId, error })
-    )
-    // The clock went on while the logs were read.
-    yield* Either.mapLeft(
-      validateLifetime(keyPackage, judgedAt),
-      (error): Reason => Reason.InvalidKeyPackage({ error })
-    )
-    return {
-      _tag: "Usable",
-      installationId,
-      inboxId,
-      keyPackage,
-      welcomeTarget: target,
-      sequenceId,
-      judgedAt,
-      findings: []
-    }
+): Either.Either<Usable, Reason> => {
+  const inbox = inboxOf(keyPackage)
+  if (Either.isLeft(inbox)) return Either.left(inbox.left)
+  const inboxId = inbox.right
+  if (expected !== undefined && inboxId !== expected) {
+    return Either.left(Reason.UnexpectedInbox({ expected, actual: inboxId }))
+  }
+  const known = states.get(inboxId)
+  if (known === undefined) return Either.left(Reason.UnknownInbox({ inboxId }))
+  if (Either.isLeft(known)) return Either.left(known.left.reason)
+  const { sequenceId, state } = known.right
+  if (!AssociationState.hasInstallation(state, installationId)) {
+    return Either.left(Reason.NotAMember({ inboxId, sequenceId }))
+  }
+  const target = welcomeTarget(keyPackage)
+  if (Either.isLeft(target)) return Either.left(Reason.InvalidWelcomeWrapper({ inboxId, error: target.left }))
+  // The clock went on while the logs were read.
+  const timely = validateLifetime(keyPackage, judgedAt)
+  if (Either.isLeft(timely)) return Either.left(Reason.InvalidKeyPackage({ error: timely.left }))
+  return Either.right({
+    _tag: "Usable",
+    installationId,
+    inboxId,
+    keyPackage,
+    welcomeTarget: target.right,
+    sequenceId,
+    judgedAt,
+    findings: []
   })
+}
 
 const policyFindings = (
   { keyPackage, welcomeTarget }: Usable,
