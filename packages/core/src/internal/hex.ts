@@ -35,6 +35,4 @@ export const isHex32 = (text: string): boolean => hex32.test(text)
 export const unchecked = { disableValidation: true } as const
 
 /** Text of exactly 32 bytes in lower-case hex. */
-export const Hex32 = Schema.String.pipe(
-  Schema.pattern(hex32, { message: () => "expected 64 lower-case hex digits" })
-)
+export const Hex32 = Schema.String.pipe(Schema.pattern(hex32, { message: () => "expected 64 lower-case hex digits" }))

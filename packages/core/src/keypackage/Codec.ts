@@ -234,6 +234,14 @@ const readKeyPackage = (bytes: Uint8Array): DecodedKeyPackage => {
 }
 
 /**
+ * Why `decode` refuses what is longer than a key package may be.
+ *
+ * @since 1.0.0
+ * @category errors
+ */
+export const tooLarge = (): KeyPackageDecodeError => refusal("TooLarge", "key_package", 0)
+
+/**
  * Reads a key package, the bare TLS form that XMTP publishes (no MLSMessage header). Checks 1 and 2 of libxmtp: exactly
  * one package, minimal lengths, known suite and leaf source, no extension twice, no extension in the leaf that does not
  * belong there. Says nothing about signatures and times. The result refers to `bytes`, which must not be changed.
@@ -242,7 +250,7 @@ const readKeyPackage = (bytes: Uint8Array): DecodedKeyPackage => {
  * @category conversions
  */
 export const decode = (bytes: Uint8Array): Either.Either<DecodedKeyPackage, KeyPackageDecodeError> => {
-  if (bytes.length > MAX_KEY_PACKAGE_BYTES) return Either.left(refusal("TooLarge", "key_package", 0))
+  if (bytes.length > MAX_KEY_PACKAGE_BYTES) return Either.left(tooLarge())
   try {
     return Either.right(readKeyPackage(bytes))
   } catch (thrown) {

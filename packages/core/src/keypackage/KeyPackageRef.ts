@@ -24,6 +24,23 @@ export const KeyPackageRef = hex.Hex32.pipe(Schema.brand("@keyward/core/KeyPacka
 export type KeyPackageRef = typeof KeyPackageRef.Type
 
 /**
+ * What is hashed to the ref of a serialized key package: a copy of it behind the label.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const hashInput = (keyPackage: Uint8Array): Uint8Array => withLabel(KEY_PACKAGE_REFERENCE, keyPackage)
+
+/**
+ * The ref by its hash input.
+ *
+ * @since 1.0.0
+ * @category constructors
+ */
+export const ofHashInput = (crypto: Pick<MlsCryptoShape, "sha256">, input: Uint8Array): KeyPackageRef =>
+  KeyPackageRef.make(hex.encode(crypto.sha256(input)), hex.unchecked)
+
+/**
  * The ref of a serialized key package: `SHA-256(RefHashInput("MLS 1.0 KeyPackage Reference", bytes))` (RFC 9420 section
  * 5.2).
  *
@@ -31,7 +48,7 @@ export type KeyPackageRef = typeof KeyPackageRef.Type
  * @category constructors
  */
 export const hashWith = (crypto: Pick<MlsCryptoShape, "sha256">, keyPackage: Uint8Array): KeyPackageRef =>
-  KeyPackageRef.make(hex.encode(crypto.sha256(withLabel(KEY_PACKAGE_REFERENCE, keyPackage))))
+  ofHashInput(crypto, hashInput(keyPackage))
 
 /**
  * The ref of a serialized key package, as an Effect.

@@ -18,6 +18,7 @@ import { KEY_PACKAGE_TBS, LEAF_NODE_TBS, withLabel } from "../crypto/Labels.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
 import * as MlsCredential from "../identity/MlsCredential.ts"
 import { equal } from "../internal/equal.ts"
+import * as hex from "../internal/hex.ts"
 import * as internal from "../internal/validatedKeyPackage.ts"
 import { MlsCrypto, type MlsCryptoShape } from "../ports/MlsCrypto.ts"
 import * as Codec from "./Codec.ts"
@@ -29,6 +30,7 @@ import {
   InvalidLeafNodeSignature,
   InvalidLeafNodeSourceType,
   InvalidProtocolVersion,
+  type KeyPackageDecodeError,
   KeyPackageExpired,
   KeyPackageNotYetValid,
   type KeyPackageValidationError,
@@ -71,8 +73,31 @@ const seconds = (now: DateTime.Utc): bigint => BigInt(Math.floor(now.epochMillis
 const extensionOffset = (keyPackage: DecodedKeyPackage, { data }: Extension): number =>
   data.byteOffset - keyPackage.bytes.byteOffset - 2 - (data.length < 0x40 ? 1 : data.length < 0x4000 ? 2 : 4)
 
-/** A copy of our own; what is too large is refused by its length, and not copied for it. */
-const own = (bytes: Uint8Array): Uint8Array => (bytes.length > MAX_KEY_PACKAGE_BYTES ? bytes : new Uint8Array(bytes))
+/** A package that is to be judged. */
+interface Candidate {
+  readonly decoded: DecodedKeyPackage
+  readonly ref: KeyPackageRef.KeyPackageRef
+}
+
+/** Whether a package of this ref has been found valid already. */
+type Seen = (ref: KeyPackageRef.KeyPackageRef) => ValidatedKeyPackage | undefined
+
+/** Decodes a copy of our own, unless it is one that has been seen. */
+const read = (
+  crypto: MlsCryptoShape,
+  bytes: Uint8Array,
+  seen: Seen
+): Either.Either<Candidate | ValidatedKeyPackage, KeyPackageDecodeError> => {
+  // Refused by its length, and not copied for it.
+  if (bytes.length > MAX_KEY_PACKAGE_BYTES) return Either.left(Codec.tooLarge())
+  // The copy lies where it is hashed.
+  const input = KeyPackageRef.hashInput(bytes)
+  const ref = KeyPackageRef.ofHashInput(crypto, input)
+  const known = seen(ref)
+  return known?.ref === ref
+    ? Either.right(known)
+    : Either.map(Codec.decode(input.subarray(input.length - bytes.length)), (decoded) => ({ decoded, ref }))
+}
 
 /** Checks 11 and 12. */
 const lifetimeAt = (
@@ -105,8 +130,7 @@ const verifyNow = (crypto: MlsCryptoShape): Signatures => ({
 
 /** Checks 3 to 14; 1 and 2 are in the decoding: one package in its canonical form. */
 const judge = (
-  crypto: MlsCryptoShape,
-  keyPackage: DecodedKeyPackage,
+  { decoded: keyPackage, ref }: Candidate,
   signatures: Signatures,
   now: bigint
 ): Either.Either<ValidatedKeyPackage, KeyPackageValidationError> => {
@@ -164,10 +188,11 @@ const judge = (
   }
   return Either.map(MlsCredential.decode(leafNode.credential.content), ({ inboxId }) =>
     internal.issue({
-      ref: KeyPackageRef.hashWith(crypto, keyPackage.bytes),
+      ref,
       installationId: InstallationId.fromPublicKey(leafNode.signatureKey),
       inboxId,
-      lifetime: new Lifetime({ notBefore: source.notBefore, notAfter: source.notAfter }),
+      // As decoded from 64 bits each: no need to check their signs.
+      lifetime: new Lifetime({ notBefore: source.notBefore, notAfter: source.notAfter }, hex.unchecked),
       decoded: keyPackage
     })
   )
@@ -200,21 +225,34 @@ export const validateKeyPackage = (
   now: DateTime.Utc
 ): Effect.Effect<ValidatedKeyPackage, KeyPackageValidationError, MlsCrypto> =>
   Effect.flatMap(MlsCrypto, (crypto) =>
-    Either.flatMap(Codec.decode(own(bytes)), (decoded) => judge(crypto, decoded, verifyNow(crypto), seconds(now)))
+    Either.flatMap(
+      read(crypto, bytes, () => undefined),
+      (one) => conclude(one, verifyNow(crypto), seconds(now))
+    )
   )
+
+/** The time alone, of what was valid before. */
+const conclude = (
+  one: Candidate | ValidatedKeyPackage,
+  signatures: Signatures,
+  now: bigint
+): Either.Either<ValidatedKeyPackage, KeyPackageValidationError> =>
+  internal.is(one) ? Either.map(lifetimeAt(one.lifetime, now), () => one) : judge(one, signatures, now)
 
 /** Packages decoded in one turn of the event loop: about a millisecond of ordinary ones. */
 const PACKAGES_PER_TURN = 32
 
 /**
- * `validateKeyPackage` of each, in order. Other fibers and sockets come between, also while signatures are verified.
+ * `validateKeyPackage` of each, in order. Other fibers and sockets come between, also while signatures are verified. Of what
+ * has been `seen`, only the lifetime is checked.
  *
  * @since 1.0.0
  * @category validation
  */
 export const validateKeyPackages = (
   packages: ReadonlyArray<Uint8Array>,
-  now: DateTime.Utc
+  now: DateTime.Utc,
+  seen: Seen = () => undefined
 ): Effect.Effect<ReadonlyArray<Either.Either<ValidatedKeyPackage, KeyPackageValidationError>>, never, MlsCrypto> =>
   Effect.gen(function* () {
     const crypto = yield* MlsCrypto
@@ -223,8 +261,8 @@ export const validateKeyPackages = (
       turns,
       (turn) =>
         Effect.gen(function* () {
-          const decodings = turn.map((bytes) => Codec.decode(own(bytes)))
-          const decoded = Arr.getRights(decodings)
+          const readings = turn.map((bytes) => read(crypto, bytes, seen))
+          const decoded = Arr.getRights(readings).flatMap((one) => (internal.is(one) ? [] : [one.decoded]))
           const verified = yield* crypto.ed25519VerifyStrictAll(
             decoded.flatMap((one) => {
               const publicKey = one.leafNode.signatureKey
@@ -237,7 +275,7 @@ export const validateKeyPackages = (
           const places = new Map(decoded.map((one, index) => [one, 2 * index]))
           const answer = (one: DecodedKeyPackage, offset: number) => verified[(places.get(one) ?? 0) + offset] === true
           const signatures: Signatures = { leaf: (one) => answer(one, 0), keyPackage: (one) => answer(one, 1) }
-          return decodings.map(Either.flatMap((one) => judge(crypto, one, signatures, seconds(now))))
+          return readings.map(Either.flatMap((one) => conclude(one, signatures, seconds(now))))
         }),
       // The next turns are decoded while the signatures of the first are verified.
       { concurrency: 4 }

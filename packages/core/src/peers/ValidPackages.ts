@@ -6,22 +6,23 @@
  *
  * @since 1.0.0
  */
+import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
+import type * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import { BoundedMap } from "../internal/boundedMap.ts"
-import * as hex from "../internal/hex.ts"
 import type { KeyPackageValidationError } from "../keypackage/KeyPackageError.ts"
-import { type ValidatedKeyPackage, validateKeyPackages, validateLifetime } from "../keypackage/Validation.ts"
-import { MlsCrypto } from "../ports/MlsCrypto.ts"
+import type { KeyPackageRef } from "../keypackage/KeyPackageRef.ts"
+import { type ValidatedKeyPackage, validateKeyPackages } from "../keypackage/Validation.ts"
+import type { MlsCrypto } from "../ports/MlsCrypto.ts"
 
 /** The result of a package's checks. */
 type Validation = Either.Either<ValidatedKeyPackage, KeyPackageValidationError>
 
 /**
- * Validates packages, and remembers those that passed by the SHA-256 of their bytes.
+ * Validates packages, and remembers those that passed by their refs, which are hashes of all their bytes.
  *
  * @since 1.0.0
  * @category tags
@@ -52,28 +53,14 @@ const MAX_REMEMBERED_BYTES = 16 * 1024
  */
 export const layerMemory = (options: { readonly capacity?: number | undefined } = {}): Layer.Layer<ValidPackages> =>
   Layer.sync(ValidPackages, () => {
-    const passed = new BoundedMap<string, ValidatedKeyPackage>(options.capacity ?? 2_000)
+    const passed = new BoundedMap<KeyPackageRef, ValidatedKeyPackage>(options.capacity ?? 2_000)
     return {
       validate: Effect.fn("ValidPackages.validate")(function* (packages: ReadonlyArray<Uint8Array>, now: DateTime.Utc) {
-        const crypto = yield* MlsCrypto
-        const seen = packages.map((bytes) => {
-          const key = bytes.length > MAX_REMEMBERED_BYTES ? undefined : hex.encode(crypto.sha256(bytes))
-          return { bytes, key, known: key === undefined ? undefined : passed.get(key) }
-        })
-        const unseen = seen.filter(({ known }) => known === undefined)
-        const validated = yield* validateKeyPackages(
-          unseen.map(({ bytes }) => bytes),
-          now
+        const results = yield* validateKeyPackages(packages, now, (ref) => passed.get(ref))
+        const unseen = Arr.getRights(results).filter(
+          ({ decoded, ref }) => decoded.bytes.length <= MAX_REMEMBERED_BYTES && passed.get(ref) === undefined
         )
-        let next = 0
-        const results: Array<Validation> = []
-        for (const { key, known } of seen) {
-          const result: Validation | undefined =
-            known === undefined ? validated[next++] : Either.map(validateLifetime(known, now), () => known)
-          if (result === undefined) continue
-          if (known === undefined && key !== undefined && Either.isRight(result)) passed.set(key, result.right)
-          results.push(result)
-        }
+        for (const valid of unseen) passed.set(valid.ref, valid)
         return results
       })
     }
