@@ -88,6 +88,13 @@ const migrations = {
   "0002_store_rows_in_order_of_arrival": storeRowsInOrderOfArrival
 }
 
+/** A state as it is stored. */
+interface StateRow extends Readonly<Record<string, unknown>> {
+  readonly inbox_id: InboxId
+  readonly sequence_id: bigint
+  readonly state: Uint8Array
+}
+
 /** Far below the 32,766 values that one statement may have. */
 const ROWS_PER_STATEMENT = 200
 
@@ -191,10 +198,12 @@ export const make: Effect.Effect<
     on("write", "open")
   )
 
-  /** What is there already stays as it is, unless it cannot be decoded. Mostly nothing is there. */
-  const deleteUnreadable = (
-    rows: ReadonlyArray<{ readonly inbox_id: string; readonly sequence_id: bigint }>
-  ): Effect.Effect<void, SqlError> =>
+  /** What is there already stays as it is. */
+  const insertStates = (rows: ReadonlyArray<StateRow>): Effect.Effect<unknown, SqlError> =>
+    sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+
+  /** Makes room for these where one is there that cannot be decoded. */
+  const deleteUnreadable = (rows: ReadonlyArray<StateRow>): Effect.Effect<void, SqlError> =>
     Effect.gen(function* () {
       // JSON has no bigint: the ids go as text.
       const keys = JSON.stringify(rows.map(({ inbox_id, sequence_id }) => [inbox_id, String(sequence_id)]))
@@ -266,8 +275,11 @@ export const make: Effect.Effect<
           yield* sql`INSERT INTO keyward_identity_updates ${sql.insert(rows)} ON CONFLICT DO NOTHING`
         }
         for (const rows of Arr.chunksOf(states, ROWS_PER_STATEMENT)) {
+          yield* insertStates(rows)
+          const [inserted] = yield* sql`SELECT changes() AS count`
+          if (Number(inserted?.count) === rows.length) continue
           yield* deleteUnreadable(rows)
-          yield* sql`INSERT INTO keyward_association_states ${sql.insert(rows)} ON CONFLICT DO NOTHING`
+          yield* insertStates(rows)
         }
         // A commit that a power cut takes is read from the network again: no need to wait for the disk.
       }).pipe(on("writeUnsynced", "put"))
