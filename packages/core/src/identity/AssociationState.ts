@@ -265,8 +265,9 @@ export const applyAll = (
     state === undefined
       ? undefined
       : {
-          ...state,
+          inboxId: state.inboxId,
           members: new Map(state.members),
+          recoveryIdentifier: state.recoveryIdentifier,
           seenSignatures: new Set(state.seenSignatures),
           installationsOf: undefined
         }
@@ -288,8 +289,8 @@ export const applyAll = (
       }
     }
     if (draft === undefined) throw new Violation("NotCreated", "the log is empty")
-    const { installationsOf: _, ...next } = draft
-    return Either.right(next)
+    const { inboxId, members, recoveryIdentifier, seenSignatures } = draft
+    return Either.right({ inboxId, members, recoveryIdentifier, seenSignatures })
   } catch (violation) {
     if (!(violation instanceof Violation)) throw violation
     const { detail, reason } = violation
