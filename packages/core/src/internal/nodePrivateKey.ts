@@ -44,6 +44,7 @@ export const fastest = (): Import => {
     fromJwk("Ed25519", new Uint8Array(32))
     return fromJwk
   } catch {
+    // This Node looks at `x`.
     return fromPkcs8
   }
 }
