@@ -176,20 +176,15 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
   Effect.gen(function* () {
     const { installation } = subject
     const { unreachable } = installation.schedule
-    const { minimumRemainingLifetime, rotationInterval } = yield* LifecycleSettings
+    const { rotationInterval } = yield* LifecycleSettings
     const drifted = hasDrifted(subject, published)
     // A rotation that follows at once writes down when to look next, and what it was for.
     if (!drifted && isUndisturbed(installation.schedule, seenAt)) return
-    // Only a schedule that was lost says nothing of the next rotation.
+    // Only a schedule that was lost says nothing of the next rotation. What is not fit to be sent gets a successor.
     const isForgotten =
       Option.isNone(installation.schedule.rotateAt) &&
       installation.schedule.requests.length === 0 &&
-      subject.ledger.entries.some(
-        (entry) =>
-          entry.historyId > published.historyId &&
-          isWaiting(entry) &&
-          isFitToPublish(entry, wantedProfile(subject), seenAt, minimumRemainingLifetime)
-      )
+      subject.ledger.entries.some((entry) => entry.historyId > published.historyId && isWaiting(entry))
     const probeAt = Option.some(yield* nextProbeAt(seenAt))
     const rotateAt = DateTime.addDuration(published.publishedAt, rotationInterval)
     yield* reschedule(subject, (schedule) => {
@@ -207,7 +202,7 @@ const settleReachable = (subject: Subject, published: Published, seenAt: DateTim
         seenServedAt: Option.some(seenAt)
       }
       if (drifted) return requestRotation("Profile", seenAt)(settled)
-      // What waits to be sent is sent, also where nothing says so any more.
+      // What waits is sent or replaced, also where nothing says so any more.
       return isForgotten ? requestRotation("Repair", seenAt)(settled) : settled
     })
     if (Option.isSome(unreachable)) {

@@ -539,6 +539,39 @@ describe("Upkeep", () => {
       }).pipe(Effect.provide(App.layer()))
   )
 
+  it.effect.each([
+    { why: "whose lifetime has yet to begin", madeAhead: "5 hours", sinceMade: "0 seconds" },
+    { why: "of which too little is left", madeAhead: "0 seconds", sinceMade: "80 days" }
+  ] as const)(
+    "[13] [65] a package that waits, and that cannot be sent, is replaced where the schedule that said so was lost: one $why",
+    ({ madeAhead, sinceMade }) =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        yield* faults.setRule(({ method }) =>
+          method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
+        )
+        const start = yield* DateTime.now
+        yield* TestClock.adjust(madeAhead)
+        const failing = rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false })
+        yield* Effect.flip(TestApp.withTime(failing, "10 minutes"))
+        yield* faults.clear
+        const waiting = (yield* App.history(id)).at(-1)
+        expect(waiting?._tag).toBe("Exposed")
+        yield* TestClock.setTime(DateTime.addDuration(start, sinceMade).epochMillis)
+        yield* store.modifySchedule(id, () => Schedule.lost)
+        yield* tend(id)
+        expect(yield* App.servedRow(id)).toMatchObject({ _tag: "Published", historyId: 3, trigger: "Repair" })
+        expect((yield* App.history(id)).length).toBe(3)
+        // Once: what was superseded asks for nothing.
+        yield* TestClock.adjust("1 day")
+        yield* look(id)
+        expect((yield* App.history(id)).at(-1)).toMatchObject({ historyId: 3, _tag: "Published" })
+      }).pipe(Effect.provide(App.layer()))
+  )
+
   it.effect("[13] [56] a time of the revocation that lies ahead is put right by the next look, and no other is", () =>
     Effect.gen(function* () {
       yield* TestApp.start
