@@ -6,6 +6,7 @@
  */
 import * as NodeMlsCrypto from "@keyward/core/crypto/NodeMlsCrypto"
 import { CurveBackend, noble, type Operations } from "@keyward/core/identity/CurveBackend"
+import * as FastCurveBackend from "@keyward/core/identity/FastCurveBackend"
 import { MlsCrypto, type MlsCryptoShape } from "@keyward/core/ports/MlsCrypto"
 import { PostQuantumKem, type PostQuantumKemShape } from "@keyward/core/ports/PostQuantumKem"
 import { shake256 } from "@noble/hashes/sha3.js"
@@ -21,11 +22,14 @@ const remembered = new Map<string, Uint8Array | undefined>()
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
 
+/** The same answers in a tenth of the time; loaded before any world begins, since a world waits for no library. */
+const fast = await Effect.runPromise(FastCurveBackend.make)
+
 const combineEd25519: Operations["combineEd25519"] = (s, k, a) => {
   const key = text(s) + text(k) + text(a)
   if (!remembered.has(key)) {
     if (remembered.size >= REMEMBERED) remembered.clear()
-    remembered.set(key, noble.combineEd25519(s, k, a))
+    remembered.set(key, fast.combineEd25519(s, k, a))
   }
   return remembered.get(key)
 }

@@ -302,15 +302,15 @@ export class SimulatedNetwork {
         const now = () => perform({ asOf: world.now(), isLate: false, sentAt })
         const later = (millis: number) =>
           world.at(sentAt + millis, () => void perform({ asOf: world.now(), isLate: true, sentAt }))
-        const broken = new ApiClientError({ operation, reason: "Transport", detail: "the connection broke" })
+        const broken = () => new ApiClientError({ operation, reason: "Transport", detail: "the connection broke" })
         const fault = this.faultFor({ caller, operation })
         if (fault === undefined) {
           const behind = this.lag === 0 ? 0 : this.lagFor({ caller, operation })
           return behind === 0 ? now() : perform({ asOf: world.now() - behind, isLate: false, sentAt })
         }
         return NetworkFault.$match(fault, {
-          Lost: () => Effect.fail(broken),
-          Unheard: () => (now(), Effect.fail(broken)),
+          Lost: broken,
+          Unheard: () => (now(), broken()),
           Hang: ({ isDone }) => (isDone ? (now(), silence) : silence),
           Late: ({ millis }) => (later(millis), silence),
           Doubled: ({ millis }) => (later(millis), now()),
