@@ -18,6 +18,7 @@ import {
   isValidatedKeyPackage,
   type ValidatedKeyPackage,
   validateKeyPackage,
+  validateKeyPackages,
   validateLifetime
 } from "../../src/keypackage/Validation.ts"
 import { at, baseline, crypto, hex, NOW, sign, toHex, validate } from "./fixtures.ts"
@@ -383,4 +384,32 @@ describe("random edits of the profile", () => {
       { seed: 20261123, numRuns: 400 }
     )
   })
+})
+
+describe("what has been seen before", () => {
+  const own = sign(baseline)
+  const other = sign({ ...baseline, initKey: new Uint8Array(32).fill(3) })
+  const forged = Uint8Array.from(other, (byte, index) => (index === other.length - 1 ? byte ^ 1 : byte))
+
+  /** Verdicts on packages where `seen` answers with this one whatever it is asked for. */
+  const judged = (packages: ReadonlyArray<Uint8Array>, seen: ValidatedKeyPackage, now = NOW) =>
+    validateKeyPackages(packages, at(now), () => seen).pipe(
+      Effect.map((results) => results.map(Either.match({ onLeft: ({ _tag }) => _tag, onRight: ({ ref }) => ref }))),
+      Effect.provide(NodeMlsCrypto.layer)
+    )
+
+  it.effect("is believed of the same bytes only: never of a package with another ref", () =>
+    Effect.gen(function* () {
+      const seen = yield* validate(own)
+      const { ref } = yield* validate(other)
+      expect(yield* judged([own, other, forged], seen)).toEqual([seen.ref, ref, "InvalidKeyPackageSignature"])
+    })
+  )
+
+  it.effect("is held against the time again", () =>
+    Effect.gen(function* () {
+      const seen = yield* validate(own)
+      expect(yield* judged([own], seen, NOW + 7_257_600_000)).toEqual(["KeyPackageExpired"])
+    })
+  )
 })
