@@ -116,7 +116,8 @@ export const statesLayer = (
               })
             )
           : Effect.succeed(stateOf(id, found[1]))
-      })
+      }),
+    guessInboxes: (ids) => Effect.succeed(ids.map(() => Option.none()))
   })
 
 const unknownInbox = (id: InboxId): AssociationStates.InboxError =>
