@@ -27,6 +27,7 @@ import * as V3ApiClient from "@keyward/network/V3ApiClient"
 import * as SqliteAssociationStateCache from "@keyward/storage/SqliteAssociationStateCache"
 import * as RealClient from "@keyward/test-utils/RealClient"
 import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -225,8 +226,21 @@ const emptyRequests = (world: World, inboxes: ReadonlyArray<Inbox>) => () =>
     )
   )
 
-/** 100 packages of 50 inboxes, their states cached; `capacity` says how many packages are remembered as valid. */
-const fetch100 = (id: string, capacity: number, target?: number): Case => ({
+/** 100 packages of 50 inboxes, their states cached. */
+const fetch100 = (
+  id: string,
+  {
+    capacity = 0,
+    target,
+    ...options
+  }: {
+    /** How many packages are remembered as valid. */
+    readonly capacity?: number
+    readonly target?: number
+    /** How long states are believed without asking for news. */
+    readonly maxAge?: Duration.DurationInput
+  }
+): Case => ({
   id,
   floor: "the real client: fetchKeyPackageStatusesByInstallationIds of the same 100, which looks at no identity",
   target,
@@ -264,7 +278,7 @@ const fetch100 = (id: string, capacity: number, target?: number): Case => ({
       Scope.extend(RealClient.make({ wallet: accountOf("bench"), grpcUrl: world.url }), scope)
     )
     const fetch = async () => {
-      const verdicts = await world.shared.runPromise(Effect.provide(fetchKeyPackages(ids), peers))
+      const verdicts = await world.shared.runPromise(Effect.provide(fetchKeyPackages(ids, options), peers))
       if (!verdicts.every(({ _tag }) => _tag === "Usable")) throw new Error("a package is not usable")
     }
     await fetch()
@@ -344,6 +358,7 @@ export const cases: ReadonlyArray<Case> = [
       }
     })
   },
-  fetch100("fetch-100", 0, 1),
-  fetch100("fetch-100-seen", 2_000)
+  fetch100("fetch-100", { target: 1 }),
+  fetch100("fetch-100-believed", { target: 1, maxAge: "1 minute" }),
+  fetch100("fetch-100-seen", { capacity: 2_000 })
 ]

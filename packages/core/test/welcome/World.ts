@@ -145,7 +145,8 @@ export const unreachableLayer: Layer.Layer<AssociationStates.AssociationStates> 
           )
         )
       ),
-    getAt: () => Effect.dieMessage("nobody is asked one by one")
+    getAt: () => Effect.dieMessage("nobody is asked one by one"),
+    guessInboxes: () => Effect.dieMessage("nobody fetches packages")
   }
 )
 
