@@ -21,7 +21,6 @@ import { CurveBackend } from "../identity/CurveBackend.ts"
 import type { IdentityError } from "../identity/IdentityError.ts"
 import * as IdentityLog from "../identity/IdentityLog.ts"
 import type { InboxId } from "../identity/InboxId.ts"
-import type { InstallationId } from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
 import { inHalves } from "../internal/inHalves.ts"
@@ -104,13 +103,6 @@ export class AssociationStates extends Context.Tag("@keyward/core/AssociationSta
      * `xmtp_mls/src/identity_updates.rs`, `get_association_state` with `to`).
      */
     readonly getAt: (inboxId: InboxId, sequenceId: bigint) => Effect.Effect<AssociationState, AssociationStateError>
-    /**
-     * The inbox of each installation as a state in memory has it, in the order asked; none where none has it. Asks nobody and
-     * proves nothing: it says which inbox to ask for.
-     */
-    readonly guessInboxes: (
-      installationIds: ReadonlyArray<InstallationId>
-    ) => Effect.Effect<ReadonlyArray<Option.Option<InboxId>>>
   }
 >() {}
 
@@ -149,12 +141,6 @@ const INBOXES_PER_LOOK_UP = 500
 
 /** Bytes that go into the cache in one transaction, by estimate: some 300 inboxes, about ten milliseconds. */
 const BYTES_PER_PUT = 1024 * 1024
-
-/** Installations whose inbox is guessed, for each state in memory. */
-const GUESSES_PER_STATE = 4
-
-/** An inbox with more members would push those of others out. */
-const MOST_MEMBERS_GUESSED = 100
 
 /** What a log extends. */
 interface Known {
@@ -252,23 +238,13 @@ export const make = (
       most: capacityBytes,
       weightOf: ({ stateBytes, unsaved }) => stateBytes + logBytes(unsaved)
     })
-    /** The inboxes of installations, by what was remembered last. */
-    const guesses = new BoundedMap<string, InboxId>(capacity * GUESSES_PER_STATE)
     const inFlight = new Map<InboxId, Flight>()
-
-    const learnInboxes = (inboxId: InboxId, { members }: AssociationState): void => {
-      if (members.size > MOST_MEMBERS_GUESSED) return
-      for (const { identifier } of members.values()) {
-        if (identifier._tag === "Installation") guesses.set(identifier.publicKey, inboxId)
-      }
-    }
 
     /** An answer that was longer under way than a newer one does not undo it. */
     const remember = (inboxId: InboxId, newest: Remembered): void => {
       const known = remembered.get(inboxId)
       if (known === undefined || known.current.sequenceId < newest.current.sequenceId) {
         remembered.set(inboxId, { ...newest, stateBytes: estimateBytes(newest.current.state) })
-        learnInboxes(inboxId, newest.current.state)
       } else if (known.current.sequenceId === newest.current.sequenceId) {
         // The cache may have taken it since.
         remembered.set(inboxId, { ...known, readAt: newest.readAt })
@@ -507,10 +483,7 @@ export const make = (
         return state
       }).pipe(Effect.withSpan("AssociationStates.getAt", { attributes: { inboxId } }))
 
-    const guessInboxes = (installationIds: ReadonlyArray<InstallationId>) =>
-      Effect.sync(() => installationIds.map((id) => Option.fromNullable(guesses.get(id))))
-
-    return { get, getAt, guessInboxes }
+    return { get, getAt }
   })
 
 /**

@@ -280,36 +280,16 @@ export const fetchKeyPackages: (
         for (const [inboxId, answer] of Arr.zip(unasked, answers)) states.set(inboxId, answer)
       })
     }
-    // The logs of inboxes that are known already are asked for beside the packages, those of others while the signatures of the
-    // packages are verified. What is guessed, and what a package seems to name, is believed for that.
-    const guessed = Arr.getSomes(yield* associationStates.guessInboxes(distinct))
-    const fetched = yield* Effect.zipLeft(
-      fetchAll(distinct, (served) =>
-        Effect.suspend(() => askFor(served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))))
-      ),
-      askFor(guessed),
-      { concurrent: true }
+    // The logs are read while the signatures of the packages are verified. What a package seems to name is believed for that.
+    const fetched = yield* fetchAll(distinct, (served) =>
+      Effect.suspend(() => askFor(served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))))
     )
-    const named = Array.from(fetched.values()).flatMap((keyPackage) => {
-      const inboxId = Either.flatMap(keyPackage, inboxOf)
-      return Either.isRight(keyPackage) && Either.isRight(inboxId) ? [[keyPackage.right, inboxId.right] as const] : []
-    })
-    yield* askFor(named.map(([, inboxId]) => inboxId))
-
-    // A log that was read before its package may lack what came between: an installation is added first, and then published.
-    const early = new Set(guessed)
-    const doubted = Arr.dedupe(
-      named.flatMap(([{ installationId }, inboxId]) => {
-        const known = states.get(inboxId)
-        if (known === undefined || Either.isLeft(known) || !early.has(inboxId)) return []
-        return AssociationState.hasInstallation(known.right.state, installationId) ? [] : [inboxId]
+    yield* askFor(
+      Array.from(fetched.values()).flatMap((keyPackage) => {
+        const inboxId = Either.flatMap(keyPackage, inboxOf)
+        return Either.isRight(inboxId) ? [inboxId.right] : []
       })
     )
-    if (doubted.length > 0) {
-      for (const [inboxId, answer] of Arr.zip(doubted, yield* associationStates.get(doubted, options))) {
-        if (Either.isRight(answer)) states.set(inboxId, answer)
-      }
-    }
 
     const judgedAt = yield* DateTime.now
     const byId = new Map<InstallationId, Verdict>()

@@ -221,51 +221,6 @@ describe("identity logs", () => {
     })
   )
 
-  inWorld("the log of an inbox that is known is asked for beside the packages, once", () =>
-    Effect.gen(function* () {
-      const alice = yield* World.newPeer
-      const bob = yield* World.newPeer
-      yield* fetchKeyPackages([alice.id])
-      yield* World.logRequests
-      yield* (yield* Faults.Faults).enqueue("fetchKeyPackages", Faults.delay("5 seconds"))
-      const fiber = yield* Effect.fork(fetchKeyPackages([alice.id, bob.id]))
-      yield* World.untilPending("fetchKeyPackages")
-      yield* World.turn
-      const inboxesAsked = Effect.map(World.logRequests, Arr.map(Arr.map(({ inboxId }) => inboxId)))
-      expect(yield* inboxesAsked).toEqual([[alice.inboxId]])
-      yield* TestClock.adjust("5 seconds")
-      expect(World.tags(yield* Fiber.join(fiber))).toEqual(["Usable", "Usable"])
-      expect(yield* inboxesAsked).toEqual([[bob.inboxId]])
-    })
-  )
-
-  inWorld("[56] an installation that is added again after its log was read, and before its package, is usable", () =>
-    Effect.gen(function* () {
-      const alice = yield* World.newPeer
-      yield* fetchKeyPackages([alice.id])
-      yield* World.revoke(alice, alice.id)
-      yield* (yield* Faults.Faults).enqueue("fetchKeyPackages", Faults.delay("5 seconds"))
-      const fiber = yield* Effect.fork(fetchKeyPackages([alice.id]))
-      yield* World.untilPending("fetchKeyPackages")
-      yield* World.turn
-      yield* TestClock.adjust("1 second")
-      yield* World.addInstallation(alice, alice.first)
-      yield* TestClock.adjust("4 seconds")
-      expect(World.usable((yield* Fiber.join(fiber))[0]).sequenceId).toBe(3n)
-    })
-  )
-
-  inWorld("the log of an inbox that a package has left is no proof for the inbox that it names", () =>
-    Effect.gen(function* () {
-      const alice = yield* World.newPeer
-      const bob = yield* World.newPeer
-      yield* fetchKeyPackages([alice.id])
-      yield* World.serve(alice.id, (yield* World.packageOf(bob.inboxId, alice.first)).bytes)
-      const [verdict] = yield* fetchKeyPackages([alice.id])
-      expect(World.reasonOf(verdict)).toMatchObject({ _tag: "NotAMember", inboxId: bob.inboxId })
-    })
-  )
-
   inWorld("an inbox that cannot be reached fails its installations alone, and may be asked again", () =>
     Effect.gen(function* () {
       const peers = yield* Effect.replicateEffect(World.newPeer, limits.inboxesPerRequest + 1)

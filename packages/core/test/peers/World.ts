@@ -96,10 +96,10 @@ export const newInbox = Effect.gen(function* () {
   return { inboxId: request.inboxId, owner, first } satisfies Inbox
 })
 
-/** One more installation of an inbox, on the node; a new one unless given. */
-export const addInstallation = ({ inboxId, owner }: Inbox, known?: InstallationKey.InstallationKey) =>
+/** One more installation of an inbox, on the node. */
+export const addInstallation = ({ inboxId, owner }: Inbox) =>
   Effect.gen(function* () {
-    const key = known ?? (yield* InstallationKey.generate)
+    const key = yield* InstallationKey.generate
     const request = RegistrationUpdate.joinInbox({
       inboxId,
       owner: owner.identifier,

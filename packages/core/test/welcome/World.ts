@@ -116,8 +116,7 @@ export const statesLayer = (
               })
             )
           : Effect.succeed(stateOf(id, found[1]))
-      }),
-    guessInboxes: (ids) => Effect.succeed(ids.map(() => Option.none()))
+      })
   })
 
 const unknownInbox = (id: InboxId): AssociationStates.InboxError =>
