@@ -288,6 +288,22 @@ const mutations = [
     title: "[65] a package that waits to be sent"
   },
   {
+    name: "keyless-sent",
+    mistake: "a package that waits is sent though its private keys are gone",
+    file: lifecycle("Rotation"),
+    edits: [[" && (yield* hasPrivateKeys(waiting.value.historyId))", ""]],
+    test: test("Upkeep"),
+    title: "[66] a package that waits, and whose keys are gone"
+  },
+  {
+    name: "seen-prepared",
+    mistake: "a package that is seen served and known as prepared only is discarded like one that never left",
+    file: lifecycle("Upkeep"),
+    edits: [["          yield* expose(lease, seen.entry)\n", ""]],
+    test: test("Upkeep"),
+    title: "[69] one that is seen served"
+  },
+  {
     name: "revoked-rotates",
     mistake: "a revoked installation goes on rotating",
     file: lifecycle("Schedule"),

@@ -12,6 +12,7 @@ import * as AssociationState from "../identity/AssociationState.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
 import { inOrder } from "../identity/LogOrder.ts"
 import { BoundedMap } from "../internal/boundedMap.ts"
+import { hasPrivateKeys } from "../internal/hasPrivateKeys.ts"
 import * as seenServed from "../internal/seenServed.ts"
 import { withSpan } from "../internal/span.ts"
 import * as Codec from "../keypackage/Codec.ts"
@@ -137,14 +138,7 @@ const identify = (installation: Installation, ledger: InstallationLedger, bytes:
     const ref = KeyPackageRef.hashWith(crypto, bytes)
     const entry = ledger.entries.find(({ keyPackage }) => keyPackage.ref === ref)
     if (entry !== undefined) {
-      const keys = yield* store.getPrivateKeys(entry.historyId).pipe(
-        // Sealed keys that do not open are as good as none.
-        Effect.catchIf(
-          (error) => error.reason === "Corrupt",
-          () => Effect.succeedNone
-        )
-      )
-      return Ours({ seen: seenServed.issue(entry, seenAt), hasKeys: Option.isSome(keys) })
+      return Ours({ seen: seenServed.issue(entry, seenAt), hasKeys: yield* hasPrivateKeys(entry.historyId) })
     }
     const damaged = ledger.quarantined.find((row) => Option.contains(row.ref, ref))
     if (damaged !== undefined) return Damaged({ historyId: damaged.historyId })

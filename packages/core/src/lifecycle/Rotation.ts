@@ -19,6 +19,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import { hasPrivateKeys } from "../internal/hasPrivateKeys.ts"
 import * as permits from "../internal/retirementPermit.ts"
 import { withSpan } from "../internal/span.ts"
 import * as receipts from "../internal/uploadReceipt.ts"
@@ -211,12 +212,27 @@ export const uploadKeyPackage: (
   return yield* uploadNewest(lease, yield* requireWaiting(lease, entry))
 })
 
+/**
+ * Writes down that the network may have a package from now on: before it is sent, or where it was seen there.
+ *
+ * @since 1.0.0
+ * @category steps
+ */
+export const expose = (
+  lease: Lease,
+  prepared: Prepared
+): Effect.Effect<Exposed, StorageError | LeaseError, KeyPackageStore> =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const exposed = yield* store.markExposed(lease, prepared, yield* DateTime.now)
+    const { exposedAt: at, historyId } = exposed
+    yield* emit(LifecycleEvent.Exposed({ installationId: lease.installationId, historyId, at }))
+    return exposed
+  })
+
 /** The same for a row that was read under this lease as the newest. */
 const uploadNewest = Effect.fnUntraced(function* (lease: Lease, waiting: Prepared | Exposed) {
-  const store = yield* KeyPackageStore
-  const exposed = waiting._tag === "Prepared" ? yield* store.markExposed(lease, waiting, yield* DateTime.now) : waiting
-  const about = { installationId: lease.installationId, historyId: exposed.historyId }
-  if (waiting._tag === "Prepared") yield* emit(LifecycleEvent.Exposed({ ...about, at: exposed.exposedAt }))
+  const exposed = waiting._tag === "Prepared" ? yield* expose(lease, waiting) : waiting
 
   yield* send(lease, exposed)
 
@@ -395,9 +411,9 @@ export const rotateUnderLease: (
     if (Option.isSome(newest) && newest.value._tag === "Prepared" && !isFit(newest.value)) {
       yield* discard(lease, newest.value, startedAt)
     }
-    const entry = Option.isSome(waiting)
-      ? waiting.value
-      : yield* generateAndStoreKeyPackage(lease, installation, order, startedAt)
+    // One whose keys are gone is left behind like any other that is not fit.
+    const isUsable = Option.isSome(waiting) && (yield* hasPrivateKeys(waiting.value.historyId))
+    const entry = isUsable ? waiting.value : yield* generateAndStoreKeyPackage(lease, installation, order, startedAt)
 
     // Once there is a receipt, an interruption may no longer come between it and its record. One that comes earlier leaves
     // the row Exposed, and the same bytes go out again.

@@ -10,6 +10,7 @@ import * as Either from "effect/Either"
 import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type { InstallationId } from "../identity/InstallationId.ts"
+import { hasPrivateKeys } from "../internal/hasPrivateKeys.ts"
 import { withSpan } from "../internal/span.ts"
 import type { KeyPackageGenerationError } from "../keypackage/KeyPackageError.ts"
 import * as KeyPackageRef from "../keypackage/KeyPackageRef.ts"
@@ -29,6 +30,7 @@ import { LifecycleSettings } from "./LifecycleSettings.ts"
 import * as Reachability from "./Reachability.ts"
 import { nextAttempt, nextProbeAt } from "./RetryPolicy.ts"
 import {
+  expose,
   isFitToPublish,
   markSeenServed,
   type RotationContext,
@@ -253,7 +255,6 @@ const isRefusal = (error: { readonly _tag: string }): error is ApiClientError =>
 /** Has the newest package sent again where that helps, else one made. */
 const restore = (subject: Subject, seenAt: DateTime.Utc) =>
   Effect.gen(function* () {
-    const store = yield* KeyPackageStore
     const crypto = yield* MlsCrypto
     const { minimumRemainingLifetime } = yield* LifecycleSettings
     const newest = Reachability.newestPublished(subject.ledger)
@@ -268,17 +269,9 @@ const restore = (subject: Subject, seenAt: DateTime.Utc) =>
       isFitToPublish(newest, wantedProfile(subject), seenAt, minimumRemainingLifetime) &&
       // Bytes that are not what they were when they were made are never sent.
       KeyPackageRef.hashWith(crypto, newest.keyPackage.bytes) === newest.keyPackage.ref
-    const hasKeys =
-      isFit &&
-      Option.isSome(
-        yield* Effect.catchIf(
-          store.getPrivateKeys(newest.historyId),
-          (error) => error.reason === "Corrupt",
-          () => Effect.succeedNone
-        )
-      )
+    const isUsable = isFit && (yield* hasPrivateKeys(newest.historyId))
     const replace = reschedule(subject, requestRotation("Repair", seenAt))
-    if (!hasKeys || hasSuccessor || isReplacing) return yield* replace
+    if (!isUsable || hasSuccessor || isReplacing) return yield* replace
     // Bytes that it once accepted and now refuses are given up: the new ones are sent at the pace of a rotation that fails.
     yield* Effect.catchIf(sendAgain(subject.lease, newest), isRefusal, () => replace)
   })
@@ -332,8 +325,11 @@ const act = (
       }
       case "AcknowledgementMissing": {
         const { seen } = verdict
-        // What a restored copy of the database knows only as prepared has been sent all the same.
+        // What a restored copy of the database knows only as prepared has been sent all the same. Whatever replaces it, its keys
+        // are promised from now on.
         if (seen.entry._tag === "Prepared") {
+          subject.isStale = true
+          yield* expose(lease, seen.entry)
           return yield* settleUnreachable(subject, verdict._tag, seenAt, requestRotation("Repair", seenAt))
         }
         subject.isStale = true
@@ -509,14 +505,17 @@ const rotateIfDue = (subject: Subject) =>
     const now = yield* DateTime.now
     const newest = subject.ledger.entries.at(-1)
     const { minimumRemainingLifetime } = yield* LifecycleSettings
+    const due = Schedule.dueTriggers(subject.installation.schedule, now)
+    if (due.length === 0) return Option.none<Published>()
     // What was made already is sent without asking the budget again. What is not fit by this clock is not sent.
-    const hasWaiting =
-      newest !== undefined &&
-      isWaiting(newest) &&
-      subject.ledger.entries.some(
-        (entry) => isWaiting(entry) && isFitToPublish(entry, wantedProfile(subject), now, minimumRemainingLifetime)
-      )
-    for (const trigger of Schedule.dueTriggers(subject.installation.schedule, now)) {
+    const waiting =
+      newest !== undefined && isWaiting(newest)
+        ? subject.ledger.entries.findLast(
+            (entry) => isWaiting(entry) && isFitToPublish(entry, wantedProfile(subject), now, minimumRemainingLifetime)
+          )
+        : undefined
+    const hasWaiting = waiting !== undefined && (yield* hasPrivateKeys(waiting.historyId))
+    for (const trigger of due) {
       const held = hasWaiting ? Option.none() : yield* heldUntil(subject, trigger, now)
       if (Option.isSome(held)) {
         yield* reschedule(subject, Schedule.hold(trigger, held.value))

@@ -267,13 +267,13 @@ export const fetchKeyPackages: (
 ) => Effect.Effect<ReadonlyArray<Verdict>, never, Requirements> = Effect.fn("PeerKeyPackages.fetchKeyPackages")(
   function* (installationIds, options = {}) {
     yield* Effect.annotateCurrentSpan("installations", installationIds.length)
-    const distinct = Arr.dedupe(installationIds)
+    const distinct = Array.from(new Set(installationIds))
     const associationStates = yield* AssociationStates.AssociationStates
     const states = new Map<InboxId, StateAnswer>()
     const asked = new Set<InboxId>()
     /** Every inbox is asked for once. */
     const askFor = (inboxIds: ReadonlyArray<InboxId>) => {
-      const unasked = Arr.dedupe(inboxIds).filter((inboxId) => !asked.has(inboxId))
+      const unasked = Array.from(new Set(inboxIds)).filter((inboxId) => !asked.has(inboxId))
       if (unasked.length === 0) return Effect.void
       for (const inboxId of unasked) asked.add(inboxId)
       return Effect.map(associationStates.get(unasked, options), (answers) => {

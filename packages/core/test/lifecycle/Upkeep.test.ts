@@ -4,11 +4,13 @@ import * as InstallationId from "@keyward/core/identity/InstallationId"
 import { PROFILE_VERSION } from "@keyward/core/keypackage/Profile"
 import { revokeInstallations } from "@keyward/core/lifecycle/IdentityOperations"
 import {
+  generateAndStoreKeyPackage,
   queueKeyRotation,
   queueKeyRotationAfterWelcome,
   rotateAndUploadKeyPackage
 } from "@keyward/core/lifecycle/Rotation"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
+import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { upkeep } from "@keyward/core/lifecycle/Upkeep"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
@@ -569,6 +571,69 @@ describe("Upkeep", () => {
         yield* TestClock.adjust("1 day")
         yield* look(id)
         expect((yield* App.history(id)).at(-1)).toMatchObject({ historyId: 3, _tag: "Published" })
+      }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect("[66] a package that waits, and whose keys are gone, is replaced and not sent", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const memory = yield* MemoryKeyPackageStore
+      const id = yield* App.register()
+      yield* faults.setRule(({ method }) =>
+        method === "uploadKeyPackage" ? Option.some(Faults.failBeforeSend(Status.unavailable("away"))) : Option.none()
+      )
+      yield* Effect.flip(
+        TestApp.withTime(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false }), "10 minutes")
+      )
+      yield* faults.clear
+      const waiting = (yield* App.history(id)).at(-1)
+      if (waiting?._tag !== "Exposed") return expect.fail("nothing waits")
+      yield* memory.loseKeys(waiting.historyId)
+      yield* TestClock.adjust("1 hour")
+      yield* tend(id)
+      const served = yield* App.servedRow(id)
+      if (served === undefined) return expect.fail("nothing is served")
+      expect(served).toMatchObject({ _tag: "Published", historyId: 3 })
+      expect(Option.isSome(yield* store.getPrivateKeys(served.historyId))).toBe(true)
+      expect((yield* App.history(id)).find(({ historyId }) => historyId === waiting.historyId)?._tag).toBe("Superseded")
+    }).pipe(Effect.provide(App.layer()))
+  )
+
+  it.effect.each([{ isAway: true }, { isAway: false }])(
+    "[69] one that is seen served, and that a restored store knows only as prepared, keeps its keys a grace long: %o",
+    ({ isAway }) =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const store = yield* KeyPackageStore
+        const id = yield* App.register()
+        const installation = Option.getOrThrow(yield* store.getInstallation(id))
+        const order = { wanted: { includePostQuantum: false }, trigger: "Welcome" } as const
+        const prepared = yield* TestApp.withTime(
+          withLease(id, (lease) => generateAndStoreKeyPackage(lease, installation, order)),
+          "1 second"
+        )
+        yield* serve(id, prepared.keyPackage.bytes)
+        // Too little of its lifetime is left to send it again.
+        yield* TestClock.adjust("80 days")
+        if (isAway) {
+          yield* faults.setRule(({ method }) =>
+            method === "uploadKeyPackage"
+              ? Option.some(Faults.failBeforeSend(Status.unavailable("away")))
+              : Option.none()
+          )
+        }
+        const seenAt = yield* DateTime.now
+        yield* Effect.either(TestApp.withTime(upkeep(id, { guard, look: true }), "10 minutes"))
+        const row = (yield* App.history(id)).find(({ historyId }) => historyId === prepared.historyId)
+        expect(row?._tag).toBe(isAway ? "Exposed" : "Superseded")
+        expect(Option.isSome(yield* store.getPrivateKeys(prepared.historyId))).toBe(true)
+        if (row?._tag !== "Superseded") return
+        expect(DateTime.toEpochMillis(row.deleteAt)).toBeGreaterThanOrEqual(
+          DateTime.toEpochMillis(DateTime.addDuration(seenAt, "1 day"))
+        )
       }).pipe(Effect.provide(App.layer()))
   )
 

@@ -144,8 +144,7 @@ export const unreachableLayer: Layer.Layer<AssociationStates.AssociationStates> 
           )
         )
       ),
-    getAt: () => Effect.dieMessage("nobody is asked one by one"),
-    guessInboxes: () => Effect.dieMessage("nobody fetches packages")
+    getAt: () => Effect.dieMessage("nobody is asked one by one")
   }
 )
 
