@@ -22,7 +22,7 @@ const remembered = new Map<string, Uint8Array | undefined>()
 
 const text = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1")
 
-/** The same answers in a tenth of the time; loaded before any world begins, since a world waits for no library. */
+/** The same answers, several times faster; loaded before any world begins, since a world waits for no library. */
 const fast = await Effect.runPromise(FastCurveBackend.make)
 
 const combineEd25519: Operations["combineEd25519"] = (s, k, a) => {
