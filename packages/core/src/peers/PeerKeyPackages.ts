@@ -157,6 +157,12 @@ type StateAnswer = Either.Either<StateAt, AssociationStates.InboxError>
 
 type States = ReadonlyMap<InboxId, StateAnswer>
 
+/** Whether there is a state, and the installation is not in it. */
+const lacks = (answer: StateAnswer | undefined, installationId: InstallationId): boolean =>
+  answer !== undefined &&
+  Either.isRight(answer) &&
+  !AssociationState.hasInstallation(answer.right.state, installationId)
+
 /** Everything that is asked of a valid package, without the findings. */
 const judge = (
   installationId: InstallationId,
@@ -271,25 +277,41 @@ export const fetchKeyPackages: (
     const associationStates = yield* AssociationStates.AssociationStates
     const states = new Map<InboxId, StateAnswer>()
     const asked = new Set<InboxId>()
+    /** Those that were asked for before an answer came that names them. */
+    const askedEarly = new Set<InboxId>()
+    const learn = (inboxIds: ReadonlyArray<InboxId>) =>
+      Effect.map(associationStates.get(inboxIds, options), (answers) => {
+        for (const [inboxId, answer] of Arr.zip(inboxIds, answers)) {
+          if (Either.isRight(answer) || !states.has(inboxId)) states.set(inboxId, answer)
+        }
+      })
     /** Every inbox is asked for once. */
     const askFor = (inboxIds: ReadonlyArray<InboxId>) => {
       const unasked = Array.from(new Set(inboxIds)).filter((inboxId) => !asked.has(inboxId))
       if (unasked.length === 0) return Effect.void
       for (const inboxId of unasked) asked.add(inboxId)
-      return Effect.map(associationStates.get(unasked, options), (answers) => {
-        for (const [inboxId, answer] of Arr.zip(unasked, answers)) states.set(inboxId, answer)
-      })
+      return learn(unasked)
     }
     // The logs are read while the signatures of the packages are verified. What a package seems to name is believed for that.
     const fetched = yield* fetchAll(distinct, (served) =>
-      Effect.suspend(() => askFor(served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))))
-    )
-    yield* askFor(
-      Array.from(fetched.values()).flatMap((keyPackage) => {
-        const inboxId = Either.flatMap(keyPackage, inboxOf)
-        return Either.isRight(inboxId) ? [inboxId.right] : []
+      Effect.suspend(() => {
+        const named = served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))
+        for (const inboxId of named) if (asked.has(inboxId)) askedEarly.add(inboxId)
+        return askFor(named)
       })
     )
+    const inboxes = Array.from(fetched).flatMap(([installationId, keyPackage]) =>
+      Either.match(Either.flatMap(keyPackage, inboxOf), {
+        onLeft: () => [],
+        onRight: (inboxId) => [{ installationId, inboxId }]
+      })
+    )
+    yield* askFor(inboxes.map(({ inboxId }) => inboxId))
+    // An installation may have been added after its inbox was read, and before the answer came that has its package.
+    const inDoubt = inboxes.filter(
+      ({ inboxId, installationId }) => askedEarly.has(inboxId) && lacks(states.get(inboxId), installationId)
+    )
+    if (inDoubt.length > 0) yield* learn(inDoubt.map(({ inboxId }) => inboxId))
 
     const judgedAt = yield* DateTime.now
     const byId = new Map<InstallationId, Verdict>()

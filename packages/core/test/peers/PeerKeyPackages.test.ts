@@ -221,6 +221,35 @@ describe("identity logs", () => {
     })
   )
 
+  inWorld("an installation that is added while a call with many ids is under way is a member", () =>
+    Effect.gen(function* () {
+      const alice = yield* World.newPeer
+      const second = yield* InstallationKey.generate
+      yield* World.serve(second.installationId, (yield* World.packageOf(alice.inboxId, second)).bytes)
+      const api = yield* ApiClient
+      const world = yield* Effect.context<World.Services>()
+      // An answer for each id, and the second one only after the inbox was read because of the first.
+      const verdicts = yield* fetchKeyPackages([alice.id, second.installationId]).pipe(
+        Effect.provideService(ApiClient, {
+          ...api,
+          fetchKeyPackages: (ids) =>
+            ids.length > 1
+              ? new ApiClientError({ operation: "fetchKeyPackages", reason: "InvalidRequest" })
+              : Effect.gen(function* () {
+                  if (ids[0] === second.installationId) {
+                    expect(yield* World.logRequests).toHaveLength(1)
+                    yield* Effect.orDie(World.addInstallation(alice, second))
+                  }
+                  return yield* api.fetchKeyPackages(ids)
+                }).pipe(Effect.provide(world))
+        })
+      )
+      expect(World.tags(verdicts)).toEqual(["Usable", "Usable"])
+      expect(verdicts.map((verdict) => World.usable(verdict).sequenceId)).toEqual([2n, 2n])
+      expect(yield* World.logRequests).toHaveLength(1)
+    })
+  )
+
   inWorld("an inbox that cannot be reached fails its installations alone, and may be asked again", () =>
     Effect.gen(function* () {
       const peers = yield* Effect.replicateEffect(World.newPeer, limits.inboxesPerRequest + 1)

@@ -97,9 +97,9 @@ export const newInbox = Effect.gen(function* () {
 })
 
 /** One more installation of an inbox, on the node. */
-export const addInstallation = ({ inboxId, owner }: Inbox) =>
+export const addInstallation = ({ inboxId, owner }: Inbox, known?: InstallationKey.InstallationKey) =>
   Effect.gen(function* () {
-    const key = yield* InstallationKey.generate
+    const key = known ?? (yield* InstallationKey.generate)
     const request = RegistrationUpdate.joinInbox({
       inboxId,
       owner: owner.identifier,
