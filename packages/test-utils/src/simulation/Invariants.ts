@@ -77,8 +77,11 @@ export interface Excuses {
   isClockSet: boolean
   /** Installations that the world has revoked for good. */
   readonly revoked: Set<InstallationId>
-  /** Installations that are revoked for now: nobody may invite them, and what they erase meanwhile is made anew afterwards. */
-  readonly suspended: Set<InstallationId>
+  /**
+   * Installations that are revoked until a true time, milliseconds since 1970: nobody may invite them, and what they erase
+   * meanwhile is made anew afterwards.
+   */
+  readonly suspended: Map<InstallationId, number>
 }
 
 const MINUTE = 60_000
@@ -124,7 +127,7 @@ export class Watch {
     hesitation: 15 * MINUTE,
     isClockSet: false,
     revoked: new Set(),
-    suspended: new Set()
+    suspended: new Map()
   }
   /** How many installations there must be when all is quiet. */
   expected = 1
@@ -252,7 +255,7 @@ export class Watch {
       const supersededAt = this.lastKnown.get(serving.ref)
       const isNewest = this.#world.network.served(id)?.ref === serving.ref
       if (!isNewest && supersededAt !== undefined && this.#world.now - supersededAt >= this.promise) continue
-      if (this.excuses.suspended.has(id)) {
+      if ((this.excuses.suspended.get(id) ?? Number.NEGATIVE_INFINITY) > this.#world.now) {
         this.excuses.destroyed.add(serving.ref)
         continue
       }

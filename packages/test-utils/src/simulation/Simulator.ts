@@ -396,7 +396,8 @@ class Simulation {
       if (error instanceof LeaseError) this.#reach(`lease ${error.reason}: ${operation}`)
     }
     this.world.network.lag = plan.lag
-    this.world.network.lagFor = () => this.world.random(this.world.network.lag)
+    // Whoever owns the wallet asks the node that takes its updates.
+    this.world.network.lagFor = ({ caller }) => (caller === OWNER ? 0 : this.world.random(this.world.network.lag))
     this.world.network.faultFor = ({ caller, operation }) => this.#faultFor(caller, operation)
     this.watch.excuses.disagreement = disagreementOf(plan)
     this.watch.excuses.isClockSet =
@@ -503,7 +504,7 @@ class Simulation {
   }
 
   #faultFor(caller: string, operation: ApiOperation): NetworkFault | undefined {
-    if (this.#isHealed || caller === "owner") return undefined
+    if (this.#isHealed || caller === OWNER) return undefined
     const { now } = this.world
     const slot = this.#slots.find(({ process }) => process.name === caller)
     if (slot !== undefined && slot.partitionedUntil > now) {
@@ -553,7 +554,7 @@ class Simulation {
   /** Runs something as the person whose inbox it is, on a machine where nothing goes wrong. */
   #asOwner(effect: Effect.Effect<unknown, unknown, Ports>): void {
     this.#owner ??= this.world.start({
-      name: "owner",
+      name: OWNER,
       store: MemoryKeyPackageStore.layerShared(this.#database),
       services: Layer.empty,
       around: () => ({
@@ -693,12 +694,11 @@ class Simulation {
       case "Revoke": {
         if (id === undefined) return
         const { inboxId } = world
-        watch.excuses.suspended.add(id)
+        const until = now + what.duration
+        // A node that is behind says so for a while longer.
+        watch.excuses.suspended.set(id, Math.max(until + network.lag, watch.excuses.suspended.get(id) ?? 0))
         this.#asOwner(revokeInstallations({ inboxId, installationIds: [id] }))
-        return world.at(now + what.duration, () => {
-          watch.excuses.suspended.delete(id)
-          this.#asOwner(addAgain(id, inboxId))
-        })
+        return world.at(until, () => this.#asOwner(addAgain(id, inboxId)))
       }
       case "Restore": {
         const snapshot = Effect.runSync(Ref.get(this.#database))
@@ -820,6 +820,9 @@ const disagreementOf = ({ happenings, processes, skews }: Plan): number => {
 
 /** After what a process goes on with what it saw long ago. */
 const standsStill: ReadonlyArray<Happening["_tag"]> = ["Pause", "Sleep", "PauseAtCall"]
+
+/** What the owner of the wallet is called. */
+const OWNER = "owner"
 
 /** How the processes of copies of the store are called. */
 const CLONE = "clone "

@@ -104,6 +104,11 @@ describe("Simulator", () => {
     }
   })
 
+  it("an installation that is revoked for two minutes, while nodes are an hour and a half behind, is added again", async () => {
+    const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(950_023_851)))
+    expect(violations.map(Invariants.format)).toEqual([])
+  })
+
   for (const [seed, what] of Object.entries(found)) {
     it(`seed ${seed}: ${what}`, { timeout: 60_000 }, async () => {
       const { violations } = await Effect.runPromise(Simulator.run(Simulator.planOfOne(Number(seed))))
