@@ -178,18 +178,17 @@ const send = (lease: Lease, { historyId, keyPackage: { bytes, installationId } }
     )
   )
 
-/** The row as the store has it, which must be the newest of its installation and not accepted yet. */
-const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepared | Exposed) {
+/** The row as the store has it, which must be the newest of its installation, not accepted yet, and have its private keys. */
+const requireWaiting = Effect.fnUntraced(function* (lease: Lease, { historyId }: Prepared | Exposed) {
   const store = yield* KeyPackageStore
+  const refuse = (reason: "Conflict" | "Corrupt", detail: string) =>
+    new StorageError({ operation: "uploadKeyPackage", reason, detail: `key package ${historyId} ${detail}` })
   const newest = yield* store.getNewest(lease.installationId)
-  if (Option.isSome(newest) && newest.value.historyId === entry.historyId && isWaiting(newest.value)) {
-    return newest.value
+  if (Option.isNone(newest) || newest.value.historyId !== historyId || !isWaiting(newest.value)) {
+    return yield* refuse("Conflict", "is no longer the one to send")
   }
-  return yield* new StorageError({
-    operation: "uploadKeyPackage",
-    reason: "Conflict",
-    detail: `key package ${entry.historyId} is no longer the one to send`
-  })
+  if (!(yield* hasPrivateKeys(historyId))) return yield* refuse("Corrupt", "has lost its private keys")
+  return newest.value
 })
 
 /**
@@ -198,7 +197,8 @@ const requireWaiting = Effect.fnUntraced(function* (lease: Lease, entry: Prepare
  *
  * Fails with the last attempt's `ApiClientError`, also where the lease ran out before the next; the row stays Exposed.
  * Fails with `Conflict` for a row that is no longer the newest of its installation: sending it would bring back what was
- * superseded. Only this step issues receipts.
+ * superseded. Fails with `Corrupt` for one whose private keys are gone: nobody could open a Welcome to it. Only this step issues
+ * receipts.
  *
  * @since 1.0.0
  * @category steps

@@ -318,6 +318,26 @@ describe("Rotation", () => {
     }).pipe(Effect.provide(TestApp.layer()))
   )
 
+  it.effect("[65] never sends a package whose private keys are gone, also by the step alone", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const faults = yield* Faults.Faults
+      const store = yield* KeyPackageStore
+      const memory = yield* MemoryKeyPackageStore
+      const { installationId } = yield* TestApp.newInstallation
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* Effect.flip(rotate(installationId, false))
+      yield* faults.setRule(() => Option.none())
+      const waiting = Option.getOrThrow(yield* store.getNewest(installationId))
+      if (waiting._tag !== "Exposed") return expect.fail(`${waiting._tag}, not Exposed`)
+      yield* memory.loseKeys(waiting.historyId)
+      const error = yield* Effect.flip(withLease(installationId, (lease) => uploadKeyPackage(lease, waiting)))
+      expect(error).toMatchObject({ _tag: "StorageError", reason: "Corrupt" })
+      expect(error.message).toContain("key package 1 has lost its private keys")
+      expect(yield* served(installationId)).toEqual(Option.none())
+    }).pipe(Effect.provide(TestApp.layer()))
+  )
+
   it.effect("[65] a newest row that cannot be read does not stop the rotation", () =>
     Effect.gen(function* () {
       yield* TestApp.start
