@@ -8,7 +8,8 @@
  */
 
 /**
- * Something to run once. Asynchronous work is waited for each time.
+ * Something to run once. Asynchronous work is waited for each time. Where not all of it is to be measured it gives its time
+ * itself, a bigint of nanoseconds.
  *
  * @since 1.0.0
  * @category models
@@ -46,10 +47,7 @@ export interface Case {
   readonly target?: number | undefined
   /** At most this many rounds, of work that takes long. */
   readonly rounds?: number | undefined
-  /**
-   * Each side runs once, as it is: for work of many seconds that is a crowd of its own. Where not all of it is to be measured
-   * it returns its time itself, a bigint of nanoseconds.
-   */
+  /** Each side runs once, as it is: for work of many seconds that is a crowd of its own. */
   readonly once?: boolean | undefined
   readonly prepare: () => Promise<Prepared> | Prepared
 }
@@ -82,23 +80,22 @@ const BATCH_NANOS = 2_000_000n
 const WARM_UP_WINDOW_NANOS = 400_000_000n
 const WARM_UP_MOST_NANOS = 10_000_000_000n
 
-/** Runs it once, and believes the time that it gives. */
-const runOnce = async (work: Work): Promise<bigint> => {
+/** Nanoseconds of so many runs, or the sum of the times that they give. */
+const run = async (work: Work, times: number): Promise<bigint> => {
   const start = process.hrtime.bigint()
-  const result = await work()
-  return typeof result === "bigint" ? result : process.hrtime.bigint() - start
+  let given: bigint | undefined
+  for (let i = 0; i < times; i++) {
+    const returned = work()
+    const result = returned instanceof Promise ? await returned : returned
+    if (typeof result === "bigint") given = (given ?? 0n) + result
+  }
+  return given ?? process.hrtime.bigint() - start
 }
 
 const runBatch = async (work: Work, times: number): Promise<bigint> => {
   // Once unmeasured: the other side has just had the processor's caches.
-  const first = work()
-  if (first instanceof Promise) await first
-  const start = process.hrtime.bigint()
-  for (let i = 0; i < times; i++) {
-    const result = work()
-    if (result instanceof Promise) await result
-  }
-  return process.hrtime.bigint() - start
+  await run(work, 1)
+  return run(work, times)
 }
 
 /**
@@ -155,7 +152,7 @@ const series = async (work: Work, once: boolean): Promise<Series> => ({
 })
 
 const sample = async ({ micros, once, times, work }: Series): Promise<void> => {
-  micros.push(Number(await (once ? runOnce(work) : runBatch(work, times))) / 1000 / times)
+  micros.push(Number(await (once ? run(work, 1) : runBatch(work, times))) / 1000 / times)
 }
 
 const round = async ({ floor, parts, subject }: Running, subjectFirst: boolean): Promise<void> => {

@@ -133,6 +133,34 @@ const makeWorld = async () => {
     return states
   }
 
+  /**
+   * Nanoseconds in which a service that runs, and holds what is in the file, learns what the node has: until the states are
+   * there, and in the file.
+   */
+  const timeToCatchUp = (filename: string, inboxes: ReadonlyArray<Inbox>) =>
+    shared.runPromise(
+      Effect.gen(function* () {
+        const api = yield* ApiClient
+        const ids = inboxes.map(({ inboxId }) => inboxId)
+        let isCut = true
+        const whileUncut = Effect.provideService(AssociationStates.make(), ApiClient, {
+          ...api,
+          getIdentityUpdates: (requests) =>
+            isCut ? Effect.succeed(requests.map(() => [])) : api.getIdentityUpdates(requests)
+        })
+        const scope = yield* Scope.make()
+        const service = yield* Scope.extend(whileUncut, scope)
+        yield* service.get(ids)
+        isCut = false
+        const start = process.hrtime.bigint()
+        const states = yield* service.get(ids)
+        yield* Scope.close(scope, Exit.void)
+        const nanos = process.hrtime.bigint() - start
+        if (!states.every(Either.isRight)) return yield* Effect.dieMessage("an inbox did not resolve")
+        return nanos
+      }).pipe(Effect.provide(SqliteAssociationStateCache.layer({ filename })))
+    )
+
   const bindings = await Effect.runPromise(RealClient.load)
   const backend = await new bindings.BackendBuilder("Local" as never).setApiUrl(node.url).build()
   /** What the real client does without a database: everything from the network, every signature verified. */
@@ -156,6 +184,7 @@ const makeWorld = async () => {
     ofRevoked: () => (ofRevoked ??= publishAll("revoked", 2, true)),
     newFile,
     resolve,
+    timeToCatchUp,
     resolveByRealClient,
     close: async () => {
       await shared.dispose()
@@ -185,14 +214,16 @@ const inWorld = (prepare: (world: World) => Promise<Prepared>) => async (): Prom
   }
 }
 
-/** Runs with a copy of a cache, so that every run finds the same one. */
-const onCopy = (world: World, original: string, run: (filename: string) => Promise<unknown>) => async () => {
-  const copy = world.newFile()
-  copyFileSync(original, copy)
-  const result = await run(copy)
-  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${copy}${suffix}`, { force: true })
-  return result
-}
+/** Runs with a cache of its own, which goes again: a new one, or a copy, so that every run finds the same. */
+const withCache =
+  <A>(world: World, original: string | undefined, run: (filename: string) => Promise<A>) =>
+  async (): Promise<A> => {
+    const filename = world.newFile()
+    if (original !== undefined) copyFileSync(original, filename)
+    const result = await run(filename)
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(`${filename}${suffix}`, { force: true })
+    return result
+  }
 
 /** A cache that knows the first `updates` updates of each log. */
 const cacheOf = async (world: World, inboxes: ReadonlyArray<Inbox>, updates: number): Promise<string> => {
@@ -209,13 +240,6 @@ const cacheOf = async (world: World, inboxes: ReadonlyArray<Inbox>, updates: num
     }).pipe(Effect.scoped, Effect.provide(SqliteAssociationStateCache.layer({ filename })))
   )
   return filename
-}
-
-const cold = (world: World, inboxes: ReadonlyArray<Inbox>) => async () => {
-  const file = world.newFile()
-  const states = await world.resolve(file, inboxes)
-  for (const suffix of ["", "-wal", "-shm"]) rmSync(`${file}${suffix}`, { force: true })
-  return states
 }
 
 /** What asking for nothing new costs: the requests alone. */
@@ -290,7 +314,7 @@ const fetch100 = (
   })
 })
 
-/** The states after two updates are cached, and each log has one more. */
+/** A service that runs has the states after two updates, and each log has one more. */
 const extended = (id: string, update: string, inboxesOf: (world: World) => Promise<ReadonlyArray<Inbox>>): Case => ({
   id,
   floor: `the same 1,000 logs, cold; in the third update ${update}`,
@@ -300,9 +324,12 @@ const extended = (id: string, update: string, inboxesOf: (world: World) => Promi
     const inboxes = await inboxesOf(world)
     const known = await cacheOf(world, inboxes, 2)
     return {
-      subject: onCopy(world, known, (file) => world.resolve(file, inboxes)),
-      floor: cold(world, inboxes),
-      parts: { "the real client, which keeps nothing": () => world.resolveByRealClient(inboxes) }
+      subject: withCache(world, known, (file) => world.timeToCatchUp(file, inboxes)),
+      floor: withCache(world, undefined, (file) => world.timeToCatchUp(file, inboxes)),
+      parts: {
+        "after a start, with the reading of the cache": withCache(world, known, (file) => world.resolve(file, inboxes)),
+        "the real client, which keeps nothing": () => world.resolveByRealClient(inboxes)
+      }
     }
   })
 })
@@ -318,7 +345,7 @@ export const cases: ReadonlyArray<Case> = [
     target: 1.1,
     rounds: 7,
     prepare: inWorld(async (world) => ({
-      subject: cold(world, world.ofTwo),
+      subject: withCache(world, undefined, (file) => world.resolve(file, world.ofTwo)),
       floor: () => world.resolveByRealClient(world.ofTwo)
     }))
   },
@@ -341,7 +368,7 @@ export const cases: ReadonlyArray<Case> = [
       const ids = world.ofTwo.map(({ inboxId }) => inboxId)
       const warm = await world.shared.runPromise(nothingNew.pipe(Effect.provide(cache), Scope.extend(scope)))
       return {
-        subject: onCopy(world, known, (file) => world.resolve(file, world.ofTwo)),
+        subject: withCache(world, known, (file) => world.resolve(file, world.ofTwo)),
         floor: emptyRequests(world, world.ofTwo),
         parts: {
           "without network, from SQLite": () =>

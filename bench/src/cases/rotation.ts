@@ -34,10 +34,16 @@ import * as Redacted from "effect/Redacted"
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts"
 import type { Case, Work } from "../Harness.ts"
 
+/**
+ * A collector that rarely runs, and on one thread. A node of the network has a machine of its own; this one shares two processors
+ * with whoever asks it, and its pauses would be measured as theirs.
+ */
+const CALM = ["--max-semi-space-size=64", "--single-threaded-gc"]
+
 /** The dev node as a process of its own, on the other core. */
 export const startNode = async (): Promise<{ readonly url: string; readonly process: ChildProcess }> => {
   const program = fileURLToPath(new URL("../../../packages/test-utils/bin/dev-node.ts", import.meta.url))
-  const child = spawn(process.execPath, ["--import", import.meta.resolve("tsx"), program, "--port", "0"], {
+  const child = spawn(process.execPath, [...CALM, "--import", import.meta.resolve("tsx"), program, "--port", "0"], {
     stdio: ["ignore", "pipe", "inherit"]
   })
   for await (const line of createInterface({ input: child.stdout })) {
