@@ -108,8 +108,10 @@ const budgetOf = (
 const bounds = {
   /** Calls of ports by one process in an hour, for each installation. */
   callsPerHour: 2_500,
-  /** Rows that wait to be sent. */
-  waiting: 3
+  /** Rows that wait to be sent, those included that a publication which waits to be confirmed has left behind. */
+  waiting: 3,
+  /** The latter alone, where clocks were set: two that disagree each make what the other does not send, at the pace of the budgets. */
+  leftBehind: 24
 } as const
 
 /**
@@ -278,12 +280,18 @@ export class Watch {
 
   /** I5, rows. */
   #checkWaiting(rows: ReadonlyArray<RowState>): void {
-    const waiting = rows.filter(({ state }) => state === "Prepared" || state === "Exposed").length
+    const newest = rows.findLast(({ state }) => state === "Published")?.historyId ?? 0
+    const waiting = rows.filter(({ state }) => state === "Prepared" || state === "Exposed")
     const most = bounds.waiting + this.profileChanges
-    // What is fit by one clock is not by another, and neither sends what the other has made.
-    if (waiting > (this.excuses.isClockSet ? 2 : 1) * most) {
-      this.report("I5", `${waiting} packages wait to be sent`)
+    if (!this.excuses.isClockSet) {
+      if (waiting.length > most) this.report("I5", `${waiting.length} packages wait to be sent`)
+      return
     }
+    // What is fit by one clock is not by another, and neither sends what the other has made.
+    const toSend = waiting.filter(({ historyId }) => historyId > newest).length
+    const leftBehind = waiting.length - toSend
+    if (toSend > 2 * most) this.report("I5", `${toSend} packages wait to be sent`)
+    if (leftBehind > bounds.leftBehind) this.report("I5", `${leftBehind} packages are left behind`)
   }
 
   /** I5, calls. */

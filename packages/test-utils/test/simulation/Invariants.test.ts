@@ -130,6 +130,30 @@ describe("Watch", () => {
     expect(found((state) => state)).toEqual(["I6: it: a bug"])
   })
 
+  it("notices rows that pile up where clocks were set: more of those that no publication waits for", async () => {
+    /** So many exposed rows before the published one, and after it. */
+    const piled = async (before: number, after: number) => {
+      const { found, watch } = await begin()
+      watch.excuses.isClockSet = true
+      const exposed = (row: StoreState.RowState, id: number): StoreState.RowState => ({
+        ...row,
+        historyId: id as typeof row.historyId,
+        state: "Exposed"
+      })
+      return found(
+        changed((row) => [
+          ...Array.from({ length: before }, (_, index) => exposed(row, 1 + index)),
+          { ...row, historyId: 100 as typeof row.historyId },
+          ...Array.from({ length: after }, (_, index) => exposed(row, 101 + index))
+        ])
+      ).filter((what) => what.startsWith("I5"))
+    }
+    expect(await piled(0, 6)).toEqual([])
+    expect(await piled(0, 7)).toEqual(["I5: 7 packages wait to be sent"])
+    expect(await piled(24, 6)).toEqual([])
+    expect(await piled(25, 0)).toEqual(["I5: 25 packages are left behind"])
+  })
+
   it("notices more packages than a budget allows, and not those that people ask for", async () => {
     const { found, id, watch, world } = await begin()
     const made = (trigger: "Repair" | "Manual") => {
