@@ -312,6 +312,27 @@ const mutations = [
     title: "[56] nothing is rotated while"
   },
   {
+    name: "revoked-by-the-clock",
+    mistake: "a revocation is believed to be as old as a clock that is months ahead makes it",
+    file: lifecycle("Schedule"),
+    edits: [
+      [
+        "Option.exists(probeAt, (next) => DateTime.lessThan(now, DateTime.addDuration(next, MAX_SPAN)))",
+        "Option.isSome(probeAt)"
+      ]
+    ],
+    test: test("Cleaner"),
+    title: "[13] [50] a revocation that another clock saw"
+  },
+  {
+    name: "added-again-erased",
+    mistake: "the newest package is erased though the log names the installation again",
+    file: lifecycle("Cleaner"),
+    edits: [[`membership !== "Revoked" || `, ""]],
+    test: test("Cleaner"),
+    title: "[50] the newest package of a revoked"
+  },
+  {
     name: "no-budget",
     mistake: "Welcomes may force any number of rotations",
     file: lifecycle("Upkeep"),

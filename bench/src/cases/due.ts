@@ -10,6 +10,7 @@ import { join } from "node:path"
 import * as NodeCrypto from "@keyward/core/crypto/NodeCrypto"
 import { InboxId } from "@keyward/core/identity/InboxId"
 import * as InstallationKey from "@keyward/core/identity/InstallationKey"
+import { newKeyPackage } from "@keyward/core/keypackage/Generation"
 import { uploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import * as Schedule from "@keyward/core/lifecycle/Schedule"
 import { ApiClient } from "@keyward/core/ports/ApiClient"
@@ -86,11 +87,13 @@ const storeOf = async (folder: string, rows: number) => {
   )
 
   // The tables and the sealing key are the store's own.
-  await Effect.runPromise(
+  const { privateKeys } = await Effect.runPromise(
     Effect.gen(function* () {
       const store = yield* KeyPackageStore
       const key = yield* InstallationKey.generate
-      yield* store.findOrCreateInstallation({ inboxId: InboxId.make("0".repeat(64)), label: "bench", key, at: now })
+      const inboxId = InboxId.make("0".repeat(64))
+      yield* store.findOrCreateInstallation({ inboxId, label: "bench", key, at: now })
+      return yield* newKeyPackage({ inboxId, installationKey: key, includePostQuantum: false })
     }).pipe(Effect.provide(layer))
   )
   const empty = new Database(filename)
@@ -128,7 +131,9 @@ const storeOf = async (folder: string, rows: number) => {
       const lease = { installationId, fence: 1, expiresAt: DateTime.addDuration(now, Duration.minutes(5)) }
       const sending = Effect.provideService(uploadKeyPackage(lease, newest), KeyPackageStore, {
         ...store,
-        checkLease: () => Effect.void
+        checkLease: () => Effect.void,
+        // Those in the table are no keys.
+        getPrivateKeys: () => Effect.succeedSome(privateKeys)
       })
       return { installationId, lease, receipt: await run(sending), newest: newest.historyId, seq }
     })

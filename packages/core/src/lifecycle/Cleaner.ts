@@ -99,8 +99,8 @@ interface Evidence {
   readonly read: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
   /** The rows whose hard stop has passed by a clock that can be believed. */
   readonly stopped: ReadonlySet<Ledger.Kept | Ledger.Quarantined>
-  /** When the installation was first seen to be revoked. */
-  readonly revokedAt: Option.Option<DateTime.Utc>
+  /** Whether nobody may invite this installation, and that for longer than a mistake of its owner would last. */
+  readonly isLongRevoked: boolean
   /** None where the app does not report; `unknown` where it does and cannot tell now. */
   readonly progress: Option.Option<WelcomeProgressReport> | "unknown"
 }
@@ -131,7 +131,7 @@ const readOf = (
 
 /** Whether nothing can need the keys of this row any more. */
 const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): boolean => {
-  const { believed, grace, now, observation, progress, read, revokedAt, stopped } = evidence
+  const { believed, grace, isLongRevoked, now, observation, progress, read, stopped } = evidence
   const deleteAt = deleteAtOf(row, grace)
   const hasPassed = (time: DateTime.Utc) =>
     Option.exists(observation.networkTimeAtLeast, (network) => DateTime.greaterThanOrEqualTo(network, time))
@@ -148,12 +148,8 @@ const mayErase = (row: Ledger.Kept | Ledger.Quarantined, evidence: Evidence): bo
   if (DateTime.greaterThanOrEqualTo(now, hardStop) && (stopped.has(row) || ("_tag" in row && hasPassed(hardStop)))) {
     // The network has answered, or there would be no observation. The inbox must have been tried, where somebody reads it.
     const isInboxTried = Option.match(progress, { onNone: () => true, onSome: (p) => Option.isSome(p.attemptedAt) })
-    // A package that nothing has replaced for certain contradicts a clock that says it is long expired, unless nobody may invite
-    // this installation any more, and that for longer than a mistake of its owner would last.
-    const isRevoked = Option.exists(revokedAt, (at) =>
-      DateTime.greaterThanOrEqualTo(now, DateTime.addDuration(at, Duration.times(grace, 2)))
-    )
-    return isInboxTried && (!isPublished || isRevoked || hasPassed(deleteAt))
+    // A package that nothing has replaced for certain contradicts a clock that says it is long expired.
+    return isInboxTried && (!isPublished || isLongRevoked || hasPassed(deleteAt))
   }
   // A published package goes only when a later one has superseded it, or the network's own time says that it has expired.
   return read.has(row) && !isServed(observation, row) && (!isPublished || hasPassed(deleteAt))
@@ -172,6 +168,17 @@ const stoppedOf = (
     Effect.filter(rows, (row) => guard.hasPassed(hardStopOf(row, grace))),
     (stopped) => new Set(stopped)
   )
+
+/** Whether the installation is revoked, as the network says just now, and has been for two graces by looks that followed one another. */
+const isLongRevoked = (
+  schedule: Schedule.Schedule,
+  { membership }: Observation,
+  { grace, guard, now }: Omit<Reader, "installationId">
+): Effect.Effect<boolean> => {
+  const since = Schedule.revokedSince(schedule, now)
+  if (membership !== "Revoked" || Option.isNone(since)) return Effect.succeed(false)
+  return guard.hasPassed(DateTime.addDuration(since.value, Duration.times(grace, 2)))
+}
 
 /** How far the app has read its Welcomes, as far as that can be told. */
 const askProgress = (installationId: InstallationId, guard: ClockGuard) =>
@@ -245,7 +252,6 @@ export const clean: (
       progress === "unknown"
         ? new Set<Ledger.Kept | Ledger.Quarantined>()
         : yield* readOf(rows, progress, { installationId, now, grace, guard })
-    const { revokedAt } = known
     const evidence: Evidence = {
       now,
       grace,
@@ -253,7 +259,7 @@ export const clean: (
       believed,
       read,
       stopped,
-      revokedAt,
+      isLongRevoked: yield* isLongRevoked(known, observation, { now, grace, guard }),
       progress
     }
 

@@ -35,7 +35,15 @@ import { MlsCrypto } from "../ports/MlsCrypto.ts"
 import type { PostQuantumKem } from "../ports/PostQuantumKem.ts"
 import type { Installation } from "./Installation.ts"
 import type { Lease, LeaseError } from "./Lease.ts"
-import { type Exposed, isWaiting, type Kept, type Prepared, type Published, type RotationTrigger } from "./Ledger.ts"
+import {
+  type Exposed,
+  type HistoryId,
+  isWaiting,
+  type Kept,
+  type Prepared,
+  type Published,
+  type RotationTrigger
+} from "./Ledger.ts"
 import { emit, LifecycleEvent } from "./LifecycleEvents.ts"
 import { LifecycleSettings } from "./LifecycleSettings.ts"
 import { nextAttempt, nextProbeAt, retryTransient, withinAttempt } from "./RetryPolicy.ts"
@@ -178,16 +186,19 @@ const send = (lease: Lease, { historyId, keyPackage: { bytes, installationId } }
     )
   )
 
+const mayNotSend = (historyId: HistoryId, reason: "Conflict" | "Corrupt", detail: string) =>
+  new StorageError({ operation: "uploadKeyPackage", reason, detail: `key package ${historyId} ${detail}` })
+
+const hasLostKeys = (historyId: HistoryId) => mayNotSend(historyId, "Corrupt", "has lost its private keys")
+
 /** The row as the store has it, which must be the newest of its installation, not accepted yet, and have its private keys. */
 const requireWaiting = Effect.fnUntraced(function* (lease: Lease, { historyId }: Prepared | Exposed) {
   const store = yield* KeyPackageStore
-  const refuse = (reason: "Conflict" | "Corrupt", detail: string) =>
-    new StorageError({ operation: "uploadKeyPackage", reason, detail: `key package ${historyId} ${detail}` })
   const newest = yield* store.getNewest(lease.installationId)
   if (Option.isNone(newest) || newest.value.historyId !== historyId || !isWaiting(newest.value)) {
-    return yield* refuse("Conflict", "is no longer the one to send")
+    return yield* mayNotSend(historyId, "Conflict", "is no longer the one to send")
   }
-  if (!(yield* hasPrivateKeys(historyId))) return yield* refuse("Corrupt", "has lost its private keys")
+  if (!(yield* hasPrivateKeys(historyId))) return yield* hasLostKeys(historyId)
   return newest.value
 })
 
@@ -451,7 +462,7 @@ const discard = (lease: Lease, prepared: Prepared, at: DateTime.Utc) =>
  * Sends the bytes of the newest published package again, for a network that serves something else. Marks nothing: nothing
  * new is published.
  *
- * Fails with `Conflict` for a package that is no longer the newest.
+ * Fails with `Conflict` for a package that is no longer the newest, with `Corrupt` for one whose private keys are gone.
  *
  * @since 1.0.0
  * @category pipelines
@@ -466,12 +477,9 @@ export const sendAgain: (
   const history = yield* store.getHistory(lease.installationId)
   const newest = history.findLast((entry) => entry._tag === "Published")
   if (newest?.historyId !== published.historyId) {
-    return yield* new StorageError({
-      operation: "uploadKeyPackage",
-      reason: "Conflict",
-      detail: `key package ${published.historyId} is no longer the newest published one`
-    })
+    return yield* mayNotSend(published.historyId, "Conflict", "is no longer the newest published one")
   }
+  if (!(yield* hasPrivateKeys(newest.historyId))) return yield* hasLostKeys(newest.historyId)
   yield* send(lease, newest)
 })
 

@@ -292,6 +292,21 @@ export const isDue = (
     (at) => DateTime.lessThanOrEqualTo(at, now) || DateTime.greaterThan(at, DateTime.addDuration(now, span))
   )
 
+/**
+ * Since when looks that followed one another have found the installation revoked; none where it is not, or where nobody has looked
+ * for long: by a clock that is months ahead, what was seen a minute ago is as old as that.
+ *
+ * @since 1.0.0
+ * @category getters
+ */
+export const revokedSince = ({ probeAt, revokedAt }: Schedule, now: DateTime.Utc): Option.Option<DateTime.Utc> =>
+  Option.filter(
+    revokedAt,
+    (at) =>
+      DateTime.lessThanOrEqualTo(at, now) &&
+      Option.exists(probeAt, (next) => DateTime.lessThan(now, DateTime.addDuration(next, MAX_SPAN)))
+  )
+
 const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Option<DateTime.Utc> =>
   Option.some(Option.match(known, { onNone: () => at, onSome: (other) => DateTime.min(other, at) }))
 

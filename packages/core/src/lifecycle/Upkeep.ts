@@ -406,10 +406,7 @@ const act = (
         // Nobody can say when it will be served, so no confirmation is waited for.
         yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => ({
           ...withoutConfirmation(known),
-          // One that lies ahead was written under a clock that was.
-          revokedAt: Option.some(
-            Option.match(known.revokedAt, { onNone: () => seenAt, onSome: (at) => DateTime.min(at, seenAt) })
-          )
+          revokedAt: Option.some(Option.getOrElse(Schedule.revokedSince(known, seenAt), () => seenAt))
         }))
         const later = DateTime.addDuration(seenAt, probeInterval)
         yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(later) }))

@@ -41,6 +41,7 @@ const threePackages = Effect.gen(function* () {
 
 interface Evidence {
   readonly served?: Served | undefined
+  readonly membership?: Observation["membership"] | undefined
   readonly networkTimeAtLeast?: DateTime.Utc | undefined
   readonly guard?: ClockGuard
 }
@@ -50,7 +51,7 @@ const Nothing: Served = { _tag: "Nothing" }
 /** One cleaning, with this evidence. By default the network serves nothing, which keeps nobody from erasing. */
 const clean = (
   id: InstallationId,
-  { guard = TestGuards.believing, networkTimeAtLeast, served = Nothing }: Evidence = {}
+  { guard = TestGuards.believing, membership = "Member", networkTimeAtLeast, served = Nothing }: Evidence = {}
 ): Effect.Effect<Cleaner.Cleaned, unknown, KeyPackageStore | WelcomeProgress> =>
   withLease(id, (lease) =>
     Effect.gen(function* () {
@@ -59,7 +60,7 @@ const clean = (
       const ledger = yield* store.getLedger(id)
       const observation: Observation = {
         served,
-        membership: "Member",
+        membership,
         seenAt: yield* DateTime.now,
         networkTimeAtLeast: Option.fromNullable(networkTimeAtLeast)
       }
@@ -71,6 +72,22 @@ const serving = (row: Kept | undefined): Effect.Effect<Served> =>
   row === undefined
     ? Effect.dieMessage("no such row")
     : Effect.map(DateTime.now, (now) => ({ _tag: "Ours", seen: seenServed.issue(row, now), hasKeys: true }))
+
+/** A look at this time that found the installation revoked; the next one is a day later. */
+const lookedAt = (id: InstallationId, at: DateTime.Utc) =>
+  Effect.flatMap(KeyPackageStore, (store) =>
+    store.modifySchedule(id, (schedule) => ({
+      ...schedule,
+      revokedAt: Option.some(at),
+      probeAt: Option.some(DateTime.add(at, { days: 1 }))
+    }))
+  )
+
+/** Knows that the clock has stepped ahead from this time. */
+const steppedFrom = (at: DateTime.Utc): ClockGuard => ({
+  ...TestGuards.believing,
+  hasPassed: (time) => Effect.succeed(DateTime.greaterThanOrEqualTo(at, time))
+})
 
 /** The app's reports, as a test says. */
 const reporting = (report: () => WelcomeProgressReport) =>
@@ -351,17 +368,30 @@ describe("Cleaner", () => {
     () =>
       Effect.gen(function* () {
         const id = yield* threePackages
-        const store = yield* KeyPackageStore
         yield* TestClock.adjust("400 days")
         const revokedAt = yield* DateTime.now
-        yield* store.modifySchedule(id, (schedule) => ({ ...schedule, revokedAt: Option.some(revokedAt) }))
-        expect((yield* clean(id)).erased).toBe(2)
+        yield* lookedAt(id, revokedAt)
+        expect((yield* clean(id, { membership: "Revoked" })).erased).toBe(2)
         yield* TestClock.adjust("47 hours")
-        expect((yield* clean(id)).erased).toBe(0)
+        expect((yield* clean(id, { membership: "Revoked" })).erased).toBe(0)
         yield* TestClock.adjust("1 hour")
-        expect((yield* clean(id)).erased).toBe(1)
+        // The log names it again, or nobody can read it.
+        expect((yield* clean(id, { membership: "Member" })).erased).toBe(0)
+        expect((yield* clean(id, { membership: "Unclear" })).erased).toBe(0)
+        expect((yield* clean(id, { membership: "Revoked", guard: steppedFrom(revokedAt) })).erased).toBe(0)
+        expect((yield* clean(id, { membership: "Revoked" })).erased).toBe(1)
         expect(yield* ids(id)).toEqual([])
       }).pipe(Effect.provide(TestApp.layer()))
+  )
+
+  it.effect("[13] [50] a revocation that another clock saw long ago, by this one, is as if it were new", () =>
+    Effect.gen(function* () {
+      const id = yield* threePackages
+      yield* lookedAt(id, yield* DateTime.now)
+      yield* TestClock.adjust("400 days")
+      expect((yield* clean(id, { membership: "Revoked" })).erased).toBe(2)
+      expect(yield* ids(id)).toEqual([3])
+    }).pipe(Effect.provide(TestApp.layer()))
   )
 
   it.effect("[65] a row that cannot be read is erased at its own date, without a tombstone", () =>

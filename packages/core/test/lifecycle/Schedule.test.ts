@@ -194,6 +194,21 @@ describe("Schedule", () => {
   )
 
   it.prop(
+    "[13] [56] a revocation is remembered from look to look, and not over months, nor from the future",
+    [schedule, FastCheck.integer({ min: 0, max: 4000 }), FastCheck.integer({ min: -4000, max: 4000 })],
+    ([known, ago, next]) => {
+      const at = DateTime.subtract(NOW, { days: ago })
+      const revoked = { ...known, revokedAt: Option.some(at), probeAt: Option.some(DateTime.add(NOW, { days: next })) }
+      expect(Schedule.revokedSince(revoked, NOW)).toEqual(next > -8 ? Option.some(at) : Option.none())
+      const ahead = { ...revoked, revokedAt: Option.some(DateTime.add(NOW, { days: ago, seconds: 1 })) }
+      expect(Schedule.revokedSince(ahead, NOW)).toEqual(Option.none())
+      expect(Schedule.revokedSince({ ...revoked, probeAt: Option.none() }, NOW)).toEqual(Option.none())
+      expect(Schedule.revokedSince({ ...revoked, revokedAt: Option.none() }, NOW)).toEqual(Option.none())
+    },
+    { fastCheck }
+  )
+
+  it.prop(
     "[13] [15] a clock that went back means look now, never wait: what is further ahead than can be counts as due",
     [time, FastCheck.integer({ min: 9, max: 4000 })],
     ([deadline, days]) => {

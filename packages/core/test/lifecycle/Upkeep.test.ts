@@ -658,6 +658,28 @@ describe("Upkeep", () => {
     }).pipe(Effect.provide(App.layer()))
   )
 
+  it.effect("[13] [56] a revocation counts from the first of the looks that follow one another", () =>
+    Effect.gen(function* () {
+      yield* TestApp.start
+      const store = yield* KeyPackageStore
+      const id = yield* App.register()
+      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
+        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
+      )
+      const first = yield* DateTime.now
+      yield* look(id)
+      yield* TestClock.adjust("8 days")
+      yield* look(id)
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(first))
+      // Another process, whose clock is months ahead: a minute later, and by it months.
+      yield* TestClock.adjust("100 days")
+      const second = yield* DateTime.now
+      yield* look(id)
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(second))
+    }).pipe(Effect.provide(App.layer()))
+  )
+
   it.effect("[56] a log that names it again means: rotate now", () =>
     Effect.gen(function* () {
       yield* TestApp.start

@@ -56,6 +56,19 @@ export const format = ({ at, invariant, seed, trace, what }: Violation): string 
   `${formatTrace(trace)}\n${invariant} at ${new Date(at).toISOString()}, seed ${seed}: ${what}`
 
 /**
+ * How long an installation was revoked, true times in milliseconds since 1970. Nobody may invite it; what a process under a wrong clock
+ * erases when it has been revoked for two graces is made anew afterwards.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface Suspension {
+  readonly since: number
+  /** Until the last process may have learnt that it is a member again; infinite while it is not. */
+  readonly until: number
+}
+
+/**
  * What the world has done that no library can make good: exceptions from the invariants.
  *
  * @since 1.0.0
@@ -77,11 +90,8 @@ export interface Excuses {
   isClockSet: boolean
   /** Installations that the world has revoked for good. */
   readonly revoked: Set<InstallationId>
-  /**
-   * Installations that are revoked until a true time, milliseconds since 1970: nobody may invite them, and what they erase
-   * meanwhile is made anew afterwards.
-   */
-  readonly suspended: Map<InstallationId, number>
+  /** Installations that are, or were, revoked for a while. */
+  readonly suspended: Map<InstallationId, Suspension>
 }
 
 const MINUTE = 60_000
@@ -257,12 +267,20 @@ export class Watch {
       const supersededAt = this.lastKnown.get(serving.ref)
       const isNewest = this.#world.network.served(id)?.ref === serving.ref
       if (!isNewest && supersededAt !== undefined && this.#world.now - supersededAt >= this.promise) continue
-      if ((this.excuses.suspended.get(id) ?? Number.NEGATIVE_INFINITY) > this.#world.now) {
+      if (this.#isLongSuspended(id) && supersededAt === undefined) {
         this.excuses.destroyed.add(serving.ref)
         continue
       }
       this.report("I1", `the network serves ${serving.ref} (${serving.cause}), whose keys are not here`)
     }
+  }
+
+  /** Whether a clock that is wrong may lead to the erasure of what nothing has superseded. */
+  #isLongSuspended(id: InstallationId): boolean {
+    const { isClockSet, suspended } = this.excuses
+    const { now, settings } = this.#world
+    const { since, until } = suspended.get(id) ?? { since: 0, until: 0 }
+    return isClockSet && now <= until && now - since >= 2 * Duration.toMillis(settings.grace)
   }
 
   /** I2. */

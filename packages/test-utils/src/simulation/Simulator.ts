@@ -565,6 +565,17 @@ class Simulation {
     this.#owner.run(effect)
   }
 
+  /** Adds an installation to the inbox again, where it was revoked. */
+  #addAgain(id: InstallationId): void {
+    const { watch, world } = this
+    this.#asOwner(addAgain(id, world.inboxId))
+    const known = watch.excuses.suspended.get(id)
+    if (known === undefined) return
+    // A node that is behind says so for a while longer, and a look may be as old as the lease that it was made under.
+    const until = world.now + Math.max(world.network.lag, STALEST) + Duration.toMillis(world.settings.leaseDuration)
+    watch.excuses.suspended.set(id, { ...known, until: Math.min(known.until, until) })
+  }
+
   /** Runs all of it. */
   async run(): Promise<Outcome> {
     const { plan, world, watch } = this
@@ -694,11 +705,14 @@ class Simulation {
       case "Revoke": {
         if (id === undefined) return
         const { inboxId } = world
-        const until = now + what.duration
-        // A node that is behind says so for a while longer.
-        watch.excuses.suspended.set(id, Math.max(until + network.lag, watch.excuses.suspended.get(id) ?? 0))
+        const known = watch.excuses.suspended.get(id)
+        const isRevoked = known !== undefined && known.until === Number.POSITIVE_INFINITY
+        watch.excuses.suspended.set(id, {
+          since: isRevoked ? known.since : now,
+          until: Number.POSITIVE_INFINITY
+        })
         this.#asOwner(revokeInstallations({ inboxId, installationIds: [id] }))
-        return world.at(until, () => this.#asOwner(addAgain(id, inboxId)))
+        return world.at(now + what.duration, () => this.#addAgain(id))
       }
       case "Restore": {
         const snapshot = Effect.runSync(Ref.get(this.#database))
@@ -779,7 +793,7 @@ class Simulation {
       slot.process.resume()
       if (slot.process.isDead) slot.process = this.#start(index, slot.skew)
     }
-    for (const id of this.watch.installations) this.#asOwner(addAgain(id, world.inboxId))
+    for (const id of this.watch.installations) this.#addAgain(id)
     await world.advance(jumps(this.plan) ? "84 hours" : "60 hours")
   }
 }

@@ -104,6 +104,21 @@ describe("Simulator", () => {
     }
   })
 
+  it("[13] [50] revoked for ten minutes, beside a clock that is months ahead: no keys of what is served are erased", async () => {
+    const happenings: Simulator.Plan["happenings"] = [
+      { at: HOUR, what: { _tag: "Revoke", duration: HOUR / 6 } },
+      { at: HOUR + 60_000, what: { _tag: "Probe", process: 0, insist: false } },
+      { at: HOUR + 120_000, what: { _tag: "Probe", process: 1, insist: false } },
+      { at: 1.5 * HOUR, what: { _tag: "Invite", delay: HOUR } },
+      { at: 3 * HOUR, what: { _tag: "Read", process: 0 } }
+    ]
+    const { reached, violations } = await Effect.runPromise(
+      Simulator.run(quiet(happenings, { processes: 2, skews: [0, 100 * 24 * HOUR], span: 4 * HOUR, settings: {} }))
+    )
+    expect(reached.has("Revoked")).toBe(true)
+    expect(violations.map(Invariants.format)).toEqual([])
+  })
+
   it("an installation that is revoked for two minutes, while nodes are an hour and a half behind, is added again", async () => {
     const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(950_023_851)))
     expect(violations.map(Invariants.format)).toEqual([])
