@@ -155,19 +155,21 @@ const inboxOf = ({ inboxId }: ValidatedKeyPackage): Either.Either<InboxId, Reaso
 
 type StateAnswer = Either.Either<StateAt, AssociationStates.InboxError>
 
-type States = ReadonlyMap<InboxId, StateAnswer>
-
 /** Whether there is a state, and the installation is not in it. */
 const lacks = (answer: StateAnswer | undefined, installationId: InstallationId): boolean =>
   answer !== undefined &&
   Either.isRight(answer) &&
   !AssociationState.hasInstallation(answer.right.state, installationId)
 
+/** Whether a state is of more of the log than the one before: an answer that was shared may be an older one. */
+const isNewer = ({ sequenceId }: StateAt, before: StateAnswer | undefined): boolean =>
+  before === undefined || Either.isLeft(before) || sequenceId > before.right.sequenceId
+
 /** Everything that is asked of a valid package, without the findings. */
 const judge = (
   installationId: InstallationId,
   keyPackage: ValidatedKeyPackage,
-  states: States,
+  stateFor: (installationId: InstallationId, inboxId: InboxId) => StateAnswer | undefined,
   judgedAt: DateTime.Utc,
   expected: InboxId | undefined
 ): Either.Either<Usable, Reason> => {
@@ -177,7 +179,7 @@ const judge = (
   if (expected !== undefined && inboxId !== expected) {
     return Either.left(Reason.UnexpectedInbox({ expected, actual: inboxId }))
   }
-  const known = states.get(inboxId)
+  const known = stateFor(installationId, inboxId)
   if (known === undefined) return Either.left(Reason.UnknownInbox({ inboxId }))
   if (Either.isLeft(known)) return Either.left(known.left.reason)
   const { sequenceId, state } = known.right
@@ -254,6 +256,7 @@ const unusable = (installationId: InstallationId, reason: Reason, judgedAt: Date
  *
  * Per package, in this order: the checks of `validateKeyPackage`; the key in it is the one asked for; its credential names an
  * inbox; it is the expected one, if one is; that inbox's log resolves to that inbox; the installation is a member now; a Welcome can be wrapped to it.
+ * One that seems to be none is looked for in the log once more, whatever `maxAge` says: it may have been added since.
  *
  * @since 1.0.0
  * @category judging
@@ -277,28 +280,18 @@ export const fetchKeyPackages: (
     const associationStates = yield* AssociationStates.AssociationStates
     const states = new Map<InboxId, StateAnswer>()
     const asked = new Set<InboxId>()
-    /** Those that were asked for before an answer came that names them. */
-    const askedEarly = new Set<InboxId>()
-    const learn = (inboxIds: ReadonlyArray<InboxId>) =>
-      Effect.map(associationStates.get(inboxIds, options), (answers) => {
-        for (const [inboxId, answer] of Arr.zip(inboxIds, answers)) {
-          if (Either.isRight(answer) || !states.has(inboxId)) states.set(inboxId, answer)
-        }
-      })
     /** Every inbox is asked for once. */
     const askFor = (inboxIds: ReadonlyArray<InboxId>) => {
       const unasked = Array.from(new Set(inboxIds)).filter((inboxId) => !asked.has(inboxId))
       if (unasked.length === 0) return Effect.void
       for (const inboxId of unasked) asked.add(inboxId)
-      return learn(unasked)
+      return Effect.map(associationStates.get(unasked, options), (answers) => {
+        for (const [inboxId, answer] of Arr.zip(unasked, answers)) states.set(inboxId, answer)
+      })
     }
     // The logs are read while the signatures of the packages are verified. What a package seems to name is believed for that.
     const fetched = yield* fetchAll(distinct, (served) =>
-      Effect.suspend(() => {
-        const named = served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))
-        for (const inboxId of named) if (asked.has(inboxId)) askedEarly.add(inboxId)
-        return askFor(named)
-      })
+      Effect.suspend(() => askFor(served.flatMap((bytes) => Option.toArray(inboxHint(bytes)))))
     )
     const inboxes = Array.from(fetched).flatMap(([installationId, keyPackage]) =>
       Either.match(Either.flatMap(keyPackage, inboxOf), {
@@ -308,17 +301,28 @@ export const fetchKeyPackages: (
     )
     yield* askFor(inboxes.map(({ inboxId }) => inboxId))
     // An installation may have been added after its inbox was read, and before the answer came that has its package.
-    const inDoubt = inboxes.filter(
-      ({ inboxId, installationId }) => askedEarly.has(inboxId) && lacks(states.get(inboxId), installationId)
-    )
-    if (inDoubt.length > 0) yield* learn(inDoubt.map(({ inboxId }) => inboxId))
+    const inDoubt = inboxes.filter(({ inboxId, installationId }) => lacks(states.get(inboxId), installationId))
+    /** Why such an inbox could not be read again: says nothing of its members. */
+    const unread = new Map<InboxId, AssociationStates.InboxError>()
+    if (inDoubt.length > 0) {
+      const inboxIds = Array.from(new Set(inDoubt.map(({ inboxId }) => inboxId)))
+      for (const [inboxId, answer] of Arr.zip(inboxIds, yield* associationStates.get(inboxIds))) {
+        if (Either.isLeft(answer)) unread.set(inboxId, answer.left)
+        else if (isNewer(answer.right, states.get(inboxId))) states.set(inboxId, answer)
+      }
+    }
+    const stateFor = (installationId: InstallationId, inboxId: InboxId): StateAnswer | undefined => {
+      const known = states.get(inboxId)
+      const error = unread.get(inboxId)
+      return error !== undefined && lacks(known, installationId) ? Either.left(error) : known
+    }
 
     const judgedAt = yield* DateTime.now
     const byId = new Map<InstallationId, Verdict>()
     const usables: Array<Usable> = []
     for (const [installationId, keyPackage] of fetched) {
       const judged = Either.flatMap(keyPackage, (valid) =>
-        judge(installationId, valid, states, judgedAt, options.expectedInboxId)
+        judge(installationId, valid, stateFor, judgedAt, options.expectedInboxId)
       )
       if (Either.isRight(judged)) usables.push(judged.right)
       else byId.set(installationId, unusable(installationId, judged.left, judgedAt))

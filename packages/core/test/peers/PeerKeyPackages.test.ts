@@ -250,6 +250,28 @@ describe("identity logs", () => {
     })
   )
 
+  inWorld(
+    "an installation that seems no member is asked for again, and where nobody answers, the verdict says so",
+    () =>
+      Effect.gen(function* () {
+        const alice = yield* World.newPeer
+        const second = yield* InstallationKey.generate
+        yield* World.serve(second.installationId, (yield* World.packageOf(alice.inboxId, second)).bytes)
+        const ids = [alice.id, second.installationId]
+        // Believed for an hour, and read a moment ago: it is asked for all the same.
+        expect(World.tags(yield* fetchKeyPackages(ids, { maxAge: "1 hour" }))).toEqual(["Usable", "NotAMember"])
+        yield* World.addInstallation(alice, second)
+        expect(World.tags(yield* fetchKeyPackages(ids, { maxAge: "1 hour" }))).toEqual(["Usable", "Usable"])
+        const third = yield* InstallationKey.generate
+        yield* World.serve(third.installationId, (yield* World.packageOf(alice.inboxId, third)).bytes)
+        const faults = yield* Faults.Faults
+        yield* faults.enqueue("getIdentityUpdates", Faults.failBeforeSend())
+        const verdicts = yield* fetchKeyPackages([alice.id, third.installationId], { maxAge: "1 hour" })
+        expect(World.tags(verdicts)).toEqual(["Usable", "InboxUnreachable"])
+        expect(isRetryable(World.reasonOf(verdicts[1]))).toBe(true)
+      })
+  )
+
   inWorld("an inbox that cannot be reached fails its installations alone, and may be asked again", () =>
     Effect.gen(function* () {
       const peers = yield* Effect.replicateEffect(World.newPeer, limits.inboxesPerRequest + 1)
