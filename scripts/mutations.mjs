@@ -315,14 +315,19 @@ const mutations = [
     name: "revoked-by-the-clock",
     mistake: "a revocation is believed to be as old as a clock that is months ahead makes it",
     file: lifecycle("Schedule"),
-    edits: [
-      [
-        "Option.exists(probeAt, (next) => DateTime.lessThan(now, DateTime.addDuration(next, MAX_SPAN)))",
-        "Option.isSome(probeAt)"
-      ]
-    ],
+    edits: [["DateTime.lessThan(next, now) ? DateTime.addDuration", "false ? DateTime.addDuration"]],
     test: test("Cleaner"),
-    title: "[13] [50] a revocation that another clock saw"
+    title: "[13] [50] the time in which nobody looked"
+  },
+  {
+    name: "failed-look-counts",
+    mistake: "a look that fails makes good the time in which it was overdue",
+    file: lifecycle("Schedule"),
+    edits: [
+      ["Option.getOrElse(revokedSince(schedule, now), () => now))", "Option.getOrElse(schedule.revokedAt, () => now))"]
+    ],
+    test: test("Upkeep"),
+    title: "[13] [56] the time in which a look was overdue"
   },
   {
     name: "added-again-erased",

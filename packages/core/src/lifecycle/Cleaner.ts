@@ -169,15 +169,21 @@ const stoppedOf = (
     (stopped) => new Set(stopped)
   )
 
-/** Whether the installation is revoked, as the network says just now, and has been for two graces by looks that followed one another. */
+/**
+ * Whether the installation is revoked, as the network says just now, and has been for two graces: and for one interval between looks,
+ * since a clock that is ahead makes the last one as long as that.
+ */
 const isLongRevoked = (
   schedule: Schedule.Schedule,
   { membership }: Observation,
-  { grace, guard, now }: Omit<Reader, "installationId">
+  guard: ClockGuard,
+  now: DateTime.Utc,
+  { grace, probeInterval }: LifecycleSettingsShape
 ): Effect.Effect<boolean> => {
   const since = Schedule.revokedSince(schedule, now)
   if (membership !== "Revoked" || Option.isNone(since)) return Effect.succeed(false)
-  return guard.hasPassed(DateTime.addDuration(since.value, Duration.times(grace, 2)))
+  const span = Duration.sum(Duration.times(grace, 2), probeInterval)
+  return guard.hasPassed(DateTime.addDuration(since.value, span))
 }
 
 /** How far the app has read its Welcomes, as far as that can be told. */
@@ -259,7 +265,7 @@ export const clean: (
       believed,
       read,
       stopped,
-      isLongRevoked: yield* isLongRevoked(known, observation, { now, grace, guard }),
+      isLongRevoked: yield* isLongRevoked(known, observation, guard, now, settings),
       progress
     }
 

@@ -140,7 +140,10 @@ export const Schedule = Schema.Struct({
   cleanAt: field(Time),
   confirmation: field(Confirmation),
   wanted: field(WantedKind),
-  /** Since when the inbox's log names the installation as revoked: nothing is rotated until it is added again. */
+  /**
+   * Since when the inbox's log names the installation as revoked, without the times in which looks were overdue: nothing is rotated
+   * until it is added again.
+   */
   revokedAt: field(Time),
   strangers: field(Strangers),
   /** What the probes have found wrong since they last found nothing. */
@@ -293,19 +296,16 @@ export const isDue = (
   )
 
 /**
- * Since when looks that followed one another have found the installation revoked; none where it is not, or where nobody has looked
- * for long: by a clock that is months ahead, what was seen a minute ago is as old as that.
+ * Since when the installation has been known to be revoked, without the time in which a look was overdue: by a clock that is months
+ * ahead, the last look is as old as that. None where it is not revoked, or where that says nothing.
  *
  * @since 1.0.0
  * @category getters
  */
 export const revokedSince = ({ probeAt, revokedAt }: Schedule, now: DateTime.Utc): Option.Option<DateTime.Utc> =>
-  Option.filter(
-    revokedAt,
-    (at) =>
-      DateTime.lessThanOrEqualTo(at, now) &&
-      Option.exists(probeAt, (next) => DateTime.lessThan(now, DateTime.addDuration(next, MAX_SPAN)))
-  )
+  Option.zipWith(revokedAt, probeAt, (at, next) =>
+    DateTime.lessThan(next, now) ? DateTime.addDuration(at, DateTime.distanceDuration(next, now)) : at
+  ).pipe(Option.filter(DateTime.lessThanOrEqualTo(now)))
 
 const lower = (known: Option.Option<DateTime.Utc>, at: DateTime.Utc): Option.Option<DateTime.Utc> =>
   Option.some(Option.match(known, { onNone: () => at, onSome: (other) => DateTime.min(other, at) }))
@@ -441,7 +441,14 @@ export const probeFailed =
   (schedule: Schedule): Schedule => {
     const failures = failedAgain(schedule.probeFailures, now, retryAt, detail)
     const confirmation = Option.map(schedule.confirmation, (waiting) => ({ ...waiting, confirmAt: failures.retryAt }))
-    return { ...schedule, probeFailures: Option.some(failures), probeAt: Option.some(failures.retryAt), confirmation }
+    return {
+      ...schedule,
+      probeFailures: Option.some(failures),
+      probeAt: Option.some(failures.retryAt),
+      confirmation,
+      // This was the look that was overdue.
+      revokedAt: Option.map(schedule.revokedAt, () => Option.getOrElse(revokedSince(schedule, now), () => now))
+    }
   }
 
 const failedAgain = (

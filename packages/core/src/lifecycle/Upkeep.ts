@@ -406,7 +406,7 @@ const act = (
         // Nobody can say when it will be served, so no confirmation is waited for.
         yield* settleUnreachable(subject, verdict._tag, seenAt, (known) => ({
           ...withoutConfirmation(known),
-          revokedAt: Option.some(Option.getOrElse(Schedule.revokedSince(known, seenAt), () => seenAt))
+          revokedAt: Option.orElseSome(known.revokedAt, () => seenAt)
         }))
         const later = DateTime.addDuration(seenAt, probeInterval)
         yield* reschedule(subject, (known) => ({ ...known, probeAt: Option.some(later) }))

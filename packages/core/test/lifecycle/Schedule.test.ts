@@ -194,16 +194,20 @@ describe("Schedule", () => {
   )
 
   it.prop(
-    "[13] [56] a revocation is remembered from look to look, and not over months, nor from the future",
+    "[13] [56] a revocation is as old as the time in which no look was overdue, and none is from the future",
     [schedule, FastCheck.integer({ min: 0, max: 4000 }), FastCheck.integer({ min: -4000, max: 4000 })],
     ([known, ago, next]) => {
-      const at = DateTime.subtract(NOW, { days: ago })
-      const revoked = { ...known, revokedAt: Option.some(at), probeAt: Option.some(DateTime.add(NOW, { days: next })) }
-      expect(Schedule.revokedSince(revoked, NOW)).toEqual(next > -8 ? Option.some(at) : Option.none())
-      const ahead = { ...revoked, revokedAt: Option.some(DateTime.add(NOW, { days: ago, seconds: 1 })) }
-      expect(Schedule.revokedSince(ahead, NOW)).toEqual(Option.none())
+      const days = (count: number) => Option.some(DateTime.add(NOW, { days: count }))
+      const revoked = { ...known, revokedAt: days(-ago), probeAt: days(next) }
+      const overdue = Math.max(0, -next)
+      expect(Schedule.revokedSince(revoked, NOW)).toEqual(overdue <= ago ? days(overdue - ago) : Option.none())
+      expect(Schedule.revokedSince({ ...revoked, revokedAt: days(ago + 1) }, NOW)).toEqual(Option.none())
       expect(Schedule.revokedSince({ ...revoked, probeAt: Option.none() }, NOW)).toEqual(Option.none())
       expect(Schedule.revokedSince({ ...revoked, revokedAt: Option.none() }, NOW)).toEqual(Option.none())
+      // A look counts what was overdue once.
+      const looked = Schedule.probeFailed(NOW, () => DateTime.add(NOW, { minutes: 1 }), "")(revoked)
+      expect(looked.revokedAt).toEqual(overdue <= ago ? days(overdue - ago) : Option.some(NOW))
+      expect(Schedule.revokedSince(looked, NOW)).toEqual(looked.revokedAt)
     },
     { fastCheck }
   )

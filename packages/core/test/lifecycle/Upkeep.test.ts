@@ -652,31 +652,39 @@ describe("Upkeep", () => {
       const now = yield* DateTime.now
       yield* look(id)
       expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(now))
-      yield* TestClock.adjust("1 day")
+      yield* TestClock.adjust("23 hours")
       yield* look(id)
       expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(now))
     }).pipe(Effect.provide(App.layer()))
   )
 
-  it.effect("[13] [56] a revocation counts from the first of the looks that follow one another", () =>
+  it.effect("[13] [56] the time in which a look was overdue is no time of a revocation, also where looks fail", () =>
     Effect.gen(function* () {
       yield* TestApp.start
+      const faults = yield* Faults.Faults
       const store = yield* KeyPackageStore
       const id = yield* App.register()
       const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
       yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
         Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
       )
-      const first = yield* DateTime.now
+      const revoked = yield* DateTime.now
       yield* look(id)
-      yield* TestClock.adjust("8 days")
+      yield* TestClock.adjust("23 hours")
       yield* look(id)
-      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(first))
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(revoked))
       // Another process, whose clock is months ahead: a minute later, and by it months.
       yield* TestClock.adjust("100 days")
-      const second = yield* DateTime.now
+      yield* faults.setRule(() => Option.some(Faults.failBeforeSend()))
+      yield* TestApp.withTime(upkeep(id, { guard, look: true }))
+      const { probeAt, revokedAt } = yield* scheduleOf(id)
+      // Two looks, each a day after the one before.
+      const known = DateTime.distance(Option.getOrThrow(revokedAt), yield* DateTime.now)
+      expect(Math.round(known / 3_600_000)).toBe(23 + 24)
+      yield* faults.setRule(() => Option.none())
+      yield* TestClock.setTime(DateTime.toEpochMillis(Option.getOrThrow(probeAt)))
       yield* look(id)
-      expect((yield* scheduleOf(id)).revokedAt).toEqual(Option.some(second))
+      expect((yield* scheduleOf(id)).revokedAt).toEqual(revokedAt)
     }).pipe(Effect.provide(App.layer()))
   )
 

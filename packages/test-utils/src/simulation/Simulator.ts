@@ -571,8 +571,8 @@ class Simulation {
     this.#asOwner(addAgain(id, world.inboxId))
     const known = watch.excuses.suspended.get(id)
     if (known === undefined) return
-    // A node that is behind says so for a while longer, and a look may be as old as the lease that it was made under.
-    const until = world.now + Math.max(world.network.lag, STALEST) + Duration.toMillis(world.settings.leaseDuration)
+    // A node that is behind says so for a while longer, and a process may have stood still since it looked.
+    const until = world.now + Math.max(world.network.lag, STALEST) + watch.excuses.hesitation
     watch.excuses.suspended.set(id, { ...known, until: Math.min(known.until, until) })
   }
 

@@ -108,7 +108,10 @@ describe("Simulator", () => {
     const happenings: Simulator.Plan["happenings"] = [
       { at: HOUR, what: { _tag: "Revoke", duration: HOUR / 6 } },
       { at: HOUR + 60_000, what: { _tag: "Probe", process: 0, insist: false } },
+      // The first look of that process gets no answer.
+      { at: HOUR + 110_000, what: { _tag: "Trouble", what: "Lost", percent: 100, duration: 60_000 } },
       { at: HOUR + 120_000, what: { _tag: "Probe", process: 1, insist: false } },
+      { at: HOUR + 300_000, what: { _tag: "Probe", process: 1, insist: false } },
       { at: 1.5 * HOUR, what: { _tag: "Invite", delay: HOUR } },
       { at: 3 * HOUR, what: { _tag: "Read", process: 0 } }
     ]
