@@ -169,12 +169,12 @@ const mutations = [
     file: lifecycle("Rotation"),
     edits: [
       [
-        'const exposed = waiting._tag === "Prepared" ? yield* store.markExposed(lease, waiting, yield* DateTime.now) : waiting',
+        'const exposed = waiting._tag === "Prepared" ? yield* expose(lease, waiting) : waiting',
         "let exposed = waiting"
       ],
       [
         "  return receipts.issue(lease, exposed",
-        '  if (waiting._tag === "Prepared") exposed = yield* store.markExposed(lease, waiting, yield* DateTime.now)\n  return receipts.issue(lease, exposed'
+        '  if (waiting._tag === "Prepared") exposed = yield* expose(lease, waiting)\n  return receipts.issue(lease, exposed'
       ]
     ],
     test: test("Rotation"),
@@ -186,13 +186,11 @@ const mutations = [
     file: lifecycle("Rotation"),
     edits: [
       [
-        "Option.isSome(newest) && newest.value.historyId === entry.historyId && isWaiting(newest.value)",
-        "Option.isSome(newest)"
+        "(lease: Lease, { historyId }: Prepared | Exposed) {",
+        "(lease: Lease, entry: Prepared | Exposed) {\n  const { historyId } = entry"
       ],
-      [
-        "    return newest.value\n  }\n  return yield* new StorageError",
-        "    return entry\n  }\n  return yield* new StorageError"
-      ]
+      [" || newest.value.historyId !== historyId || !isWaiting(newest.value)) {", ") {"],
+      ["  return newest.value\n})", "  return entry\n})"]
     ],
     test: test("Rotation"),
     title: "[23] never sends a row again"
@@ -294,6 +292,14 @@ const mutations = [
     edits: [[" && (yield* hasPrivateKeys(waiting.value.historyId))", ""]],
     test: test("Upkeep"),
     title: "[66] a package that waits, and whose keys are gone"
+  },
+  {
+    name: "keyless-step",
+    mistake: "the step alone sends a package whose private keys are gone",
+    file: lifecycle("Rotation"),
+    edits: [["  if (!(yield* hasPrivateKeys(historyId))) return yield* hasLostKeys(historyId)\n", ""]],
+    test: test("Rotation"),
+    title: "[65] never sends a package whose private keys are gone"
   },
   {
     name: "seen-prepared",
