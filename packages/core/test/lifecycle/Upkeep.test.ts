@@ -40,6 +40,14 @@ const look = (id: InstallationId.InstallationId, insist = false) =>
 /** One upkeep as the scheduler does it: what is due, and no more. */
 const tend = (id: InstallationId.InstallationId) => TestApp.withTime(upkeep(id, { guard, look: false }), "1 second")
 
+/** The owner of the inbox revokes the installation. */
+const revoke = (id: InstallationId.InstallationId) =>
+  Effect.gen(function* () {
+    const store = yield* KeyPackageStore
+    const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
+    yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second")
+  }).pipe(Effect.provideService(Signer, signerOf(walletOf("11".repeat(32)))))
+
 const rotate = (installationId: InstallationId.InstallationId) =>
   TestApp.withTime(rotateAndUploadKeyPackage({ installationId, includePostQuantum: false }), "1 second")
 
@@ -433,15 +441,11 @@ describe("Upkeep", () => {
     Effect.gen(function* () {
       yield* TestApp.start
       const faults = yield* Faults.Faults
-      const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
       yield* faults.enqueue("uploadKeyPackage", Faults.delay("5 seconds"))
       const rotation = yield* Effect.fork(rotateAndUploadKeyPackage({ installationId: id, includePostQuantum: false }))
       yield* TestClock.adjust("1 second")
-      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
-        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
-      )
+      yield* revoke(id)
       yield* TestClock.adjust("10 seconds")
       yield* Fiber.join(rotation)
       expect(yield* App.states(id)).toEqual(["Superseded", "Published"])
@@ -465,13 +469,9 @@ describe("Upkeep", () => {
     Effect.gen(function* () {
       yield* TestApp.start
       const faults = yield* Faults.Faults
-      const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
       yield* rotate(id)
-      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
-        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
-      )
+      yield* revoke(id)
       yield* App.startScheduler()
       yield* TestClock.adjust("6 hours")
       yield* faults.clearCalls
@@ -642,10 +642,7 @@ describe("Upkeep", () => {
       yield* TestApp.start
       const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
-      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
-        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
-      )
+      yield* revoke(id)
       yield* look(id)
       const ahead = DateTime.add(yield* DateTime.now, { days: 30 })
       yield* store.modifySchedule(id, (schedule) => ({ ...schedule, revokedAt: Option.some(ahead) }))
@@ -662,12 +659,8 @@ describe("Upkeep", () => {
     Effect.gen(function* () {
       yield* TestApp.start
       const faults = yield* Faults.Faults
-      const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
-      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
-        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
-      )
+      yield* revoke(id)
       const revoked = yield* DateTime.now
       yield* look(id)
       yield* TestClock.adjust("23 hours")
@@ -711,12 +704,8 @@ describe("Upkeep", () => {
     Effect.gen(function* () {
       yield* TestApp.start
       const faults = yield* Faults.Faults
-      const store = yield* KeyPackageStore
       const id = yield* App.register()
-      const { inboxId } = Option.getOrThrow(yield* store.getInstallation(id))
-      yield* TestApp.withTime(revokeInstallations({ inboxId, installationIds: [id] }), "1 second").pipe(
-        Effect.provideService(Signer, signerOf(walletOf("11".repeat(32))))
-      )
+      yield* revoke(id)
       yield* look(id)
       yield* queueKeyRotation(id)
       yield* TestClock.adjust("1 minute")
