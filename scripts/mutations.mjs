@@ -336,6 +336,14 @@ const mutations = [
     title: "[13] [56] the time in which a look was overdue"
   },
   {
+    name: "about-to-be-sent",
+    mistake: "a package that another process is about to send is erased as expired by a clock that is far ahead",
+    file: lifecycle("Cleaner"),
+    edits: [["return Ledger.isWaiting(row)\n", "return Ledger.isWaiting(row) && false\n"]],
+    test: test("Cleaner"),
+    title: "[13] [53] a package that another process"
+  },
+  {
     name: "added-again-erased",
     mistake: "the newest package is erased though the log names the installation again",
     file: lifecycle("Cleaner"),

@@ -8,6 +8,7 @@
  *
  * @since 1.0.0
  */
+import * as Boolean from "effect/Boolean"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -246,13 +247,14 @@ export const clean: (
     const now = yield* DateTime.now
     const progress = yield* askProgress(installationId, guard)
     const rows = [...ledger.entries, ...ledger.quarantined]
-    const believed = new Set(
-      yield* Effect.filter(rows, (row) =>
-        "_tag" in row && Ledger.isLive(row)
-          ? guard.hasPassed(deleteAtOf(row, grace))
-          : guard.hasWaited(installationId, row, grace)
-      )
-    )
+    const isBelieved = (row: Ledger.Kept | Ledger.Quarantined): Effect.Effect<boolean> => {
+      if (!("_tag" in row) || !Ledger.isLive(row)) return guard.hasWaited(installationId, row, grace)
+      const hasPassed = guard.hasPassed(deleteAtOf(row, grace))
+      return Ledger.isWaiting(row)
+        ? Effect.zipWith(hasPassed, guard.hasKnown(installationId, row.historyId, grace), Boolean.and)
+        : hasPassed
+    }
+    const believed = new Set(yield* Effect.filter(rows, isBelieved))
     const stopped = yield* stoppedOf(rows, grace, guard)
     const read =
       progress === "unknown"

@@ -53,6 +53,15 @@ export interface ClockGuard {
     row: DatedRow,
     grace: Duration.Duration
   ) => Effect.Effect<boolean>
+  /**
+   * Whether this process has known a row for a whole `grace`. Where the clock is ahead, one that another process has just made looks as
+   * if it had expired long ago, and that process may have stood still since, and is about to send it.
+   */
+  readonly hasKnown: (
+    installationId: InstallationId,
+    historyId: number,
+    grace: Duration.Duration
+  ) => Effect.Effect<boolean>
   /** Notes how far the app says that its inbox is read. */
   readonly seeReading: (
     installationId: InstallationId,
@@ -115,6 +124,8 @@ interface State {
 
 /** What was seen of a row, on the monotonic clock, in nanoseconds. */
 interface Sighting {
+  /** When it was first seen. */
+  readonly firstAt: bigint
   /** When it was last seen in use. */
   readonly inUseAt: bigint | undefined
   /** Since when it is known to wait for this date, in milliseconds since 1970. */
@@ -216,11 +227,15 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
           const date = dateOf(row)
           // A date that was put off, since the row was served again, is waited for anew.
           const isAsBefore = known?.waits?.date === date
-          rows.set(row.historyId, isAsBefore ? known : { inUseAt: known?.inUseAt, waits: { since: monotonic, date } })
+          const firstAt = known?.firstAt ?? monotonic
+          const waits = { since: monotonic, date }
+          rows.set(row.historyId, isAsBefore ? known : { firstAt, inUseAt: known?.inUseAt, waits })
         }
         for (const row of entries) {
-          if (Ledger.isLive(row)) rows.set(row.historyId, { inUseAt: monotonic, waits: undefined })
-          else seeDated(row)
+          if (Ledger.isLive(row)) {
+            const firstAt = before?.get(row.historyId)?.firstAt ?? monotonic
+            rows.set(row.historyId, { firstAt, inUseAt: monotonic, waits: undefined })
+          } else seeDated(row)
         }
         for (const row of quarantined) seeDated(row)
         sightings.set(installationId, rows)
@@ -234,6 +249,11 @@ export const make: Effect.Effect<ClockGuard> = Effect.gen(function* () {
         const date = dateOf(row)
         const isKnownLong = seen?.waits?.date === date && monotonic - seen.waits.since >= nanos
         return isKnownLong || wall >= nanosAt(date)
+      }),
+    hasKnown: (installationId, historyId, grace) =>
+      Effect.map(look, ({ monotonic }) => {
+        const firstAt = sightings.get(installationId)?.get(historyId)?.firstAt
+        return firstAt !== undefined && monotonic - firstAt >= nanosAt(Duration.toMillis(grace))
       }),
     seeReading: (installationId, completeAsOf) =>
       Effect.map(look, ({ monotonic, offset }) => {

@@ -10,6 +10,8 @@ import { rotateAndUploadKeyPackage } from "@keyward/core/lifecycle/Rotation"
 import { withLease } from "@keyward/core/lifecycle/UnderLease"
 import { KeyPackageStore } from "@keyward/core/ports/KeyPackageStore"
 import { WelcomeProgress, WelcomeProgressError, type WelcomeProgressReport } from "@keyward/core/ports/WelcomeProgress"
+import * as Status from "@keyward/test-utils/devnode/GrpcStatus"
+import * as Faults from "@keyward/test-utils/Faults"
 import { MemoryKeyPackageStore } from "@keyward/test-utils/MemoryKeyPackageStore"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
@@ -361,6 +363,26 @@ describe("Cleaner", () => {
         Effect.provide(TestApp.layer()),
         Effect.provideService(LifecycleSettings, { ...LifecycleSettings.defaultValue(), confirmBy: "readBack" })
       )
+  )
+
+  it.effect(
+    "[13] [53] a package that another process is about to send keeps its keys, however long it seems to have expired",
+    () =>
+      Effect.gen(function* () {
+        yield* TestApp.start
+        const faults = yield* Faults.Faults
+        const { installationId } = yield* TestApp.newInstallation
+        yield* faults.enqueue("uploadKeyPackage", Faults.failBeforeSend(Status.invalidArgument("no")))
+        yield* Effect.flip(rotate(installationId))
+        const [waiting] = yield* history(installationId)
+        expect(waiting?._tag).toBe("Exposed")
+        yield* TestClock.adjust("400 days")
+        const guard: ClockGuard = { ...TestGuards.believing, hasKnown: () => Effect.succeed(false) }
+        expect((yield* clean(installationId, { guard })).erased).toBe(0)
+        expect(yield* ids(installationId)).toEqual([1])
+        // This process has known it for a grace.
+        expect((yield* clean(installationId)).erased).toBe(1)
+      }).pipe(Effect.provide(TestApp.layer()))
   )
 
   it.effect(

@@ -32,6 +32,7 @@ const guarded = <A, E, R>(use: (guard: ClockGuard.ClockGuard, skew: SkewedClock.
         see: (installationId, ledger) => wrong(guard.see(installationId, ledger)),
         hasPassed: (time) => wrong(guard.hasPassed(time)),
         hasWaited: (installationId, row, grace) => wrong(guard.hasWaited(installationId, row, grace)),
+        hasKnown: (installationId, historyId, grace) => wrong(guard.hasKnown(installationId, historyId, grace)),
         seeReading: (installationId, completeAsOf) => wrong(guard.seeReading(installationId, completeAsOf)),
         isReadSince: (installationId, row, grace, completeAsOf) =>
           wrong(guard.isReadSince(installationId, row, grace, completeAsOf))
@@ -384,6 +385,27 @@ const superseding = (
       yield* use(guard, skew, installationId, supersede, see)
     })
   ).pipe(Effect.provide(TestApp.layer()))
+
+describe("a row that is in use", () => {
+  it.effect("is known from when it was first seen, whatever the wall clock does meanwhile", () =>
+    superseding((guard, skew, id, supersede, see) =>
+      Effect.gen(function* () {
+        expect(yield* guard.hasKnown(id, 1, GRACE)).toBe(false)
+        yield* see
+        skew.offsetMillis = 400 * DAY
+        expect(yield* guard.hasKnown(id, 1, GRACE)).toBe(false)
+        yield* TestClock.adjust(Duration.subtract(GRACE, "1 hour"))
+        yield* supersede()
+        yield* see
+        expect(yield* guard.hasKnown(id, 1, GRACE)).toBe(false)
+        yield* TestClock.adjust("1 hour")
+        expect(yield* guard.hasKnown(id, 1, GRACE)).toBe(true)
+        // What superseded it was seen an hour ago.
+        expect(yield* guard.hasKnown(id, 2, GRACE)).toBe(false)
+      })
+    )
+  )
+})
 
 describe("a row that waits for its date", () => {
   it.effect("has waited when its date has passed, where all clocks agree, also where the guard never saw it", () =>

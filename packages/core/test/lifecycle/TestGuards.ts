@@ -9,6 +9,7 @@ export const believing: ClockGuard = {
   see: () => Effect.void,
   hasPassed: (time) => Effect.map(DateTime.now, DateTime.greaterThanOrEqualTo(time)),
   hasWaited: (_, row) => believing.hasPassed(row.deleteAt),
+  hasKnown: () => Effect.succeed(true),
   seeReading: () => Effect.void,
   isReadSince: (_, { date }, __, completeAsOf) => Effect.succeed(DateTime.greaterThanOrEqualTo(completeAsOf, date))
 }
@@ -17,7 +18,8 @@ export const believing: ClockGuard = {
 export const doubting: ClockGuard = {
   ...believing,
   hasPassed: () => Effect.succeed(false),
-  hasWaited: () => Effect.succeed(false)
+  hasWaited: () => Effect.succeed(false),
+  hasKnown: () => Effect.succeed(false)
 }
 
 /** Knows that every row has waited for its date, and does not believe the wall clock. */

@@ -136,6 +136,7 @@ describe("upkeep", () => {
             see: () => Effect.void,
             hasPassed: () => Effect.succeed(true),
             hasWaited: () => Effect.succeed(true),
+            hasKnown: () => Effect.succeed(true),
             seeReading: () => Effect.void,
             isReadSince: () => Effect.succeed(true)
           }

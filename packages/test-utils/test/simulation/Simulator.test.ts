@@ -122,6 +122,11 @@ describe("Simulator", () => {
     expect(violations.map(Invariants.format)).toEqual([])
   })
 
+  it("[13] [53] a process that stands still before it sends, beside a clock that is a year ahead: the keys are there", async () => {
+    const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(1_000_031_452)))
+    expect(violations.map(Invariants.format)).toEqual([])
+  })
+
   it("an installation that is revoked for two minutes, while nodes are an hour and a half behind, is added again", async () => {
     const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(950_023_851)))
     expect(violations.map(Invariants.format)).toEqual([])
