@@ -280,7 +280,7 @@ export const fetchKeyPackages: (
     const associationStates = yield* AssociationStates.AssociationStates
     const states = new Map<InboxId, StateAnswer>()
     const asked = new Set<InboxId>()
-    /** Every inbox is asked for once. */
+    /** An inbox is asked for once, however many packages name it. */
     const askFor = (inboxIds: ReadonlyArray<InboxId>) => {
       const unasked = Array.from(new Set(inboxIds)).filter((inboxId) => !asked.has(inboxId))
       if (unasked.length === 0) return Effect.void
