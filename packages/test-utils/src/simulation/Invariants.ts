@@ -88,6 +88,8 @@ export interface Excuses {
   hesitation: number
   /** Whether wall clocks were set to other times: budgets are counted by them. */
   isClockSet: boolean
+  /** How far ahead of the true time a wall clock may be, milliseconds. */
+  furthestAhead: number
   /** Installations that the world has revoked for good. */
   readonly revoked: Set<InstallationId>
   /** Installations that are, or were, revoked for a while. */
@@ -138,6 +140,7 @@ export class Watch {
     disagreement: 0,
     hesitation: 15 * MINUTE,
     isClockSet: false,
+    furthestAhead: 0,
     revoked: new Set(),
     suspended: new Map()
   }
@@ -267,7 +270,7 @@ export class Watch {
       const supersededAt = this.lastKnown.get(serving.ref)
       const isNewest = this.#world.network.served(id)?.ref === serving.ref
       if (!isNewest && supersededAt !== undefined && this.#world.now - supersededAt >= this.promise) continue
-      if (this.#isLongSuspended(id) && supersededAt === undefined) {
+      if (this.#isLongSuspended(id, serving.notAfter) && supersededAt === undefined) {
         this.excuses.destroyed.add(serving.ref)
         continue
       }
@@ -275,12 +278,13 @@ export class Watch {
     }
   }
 
-  /** Whether a clock that is wrong may lead to the erasure of what nothing has superseded. */
-  #isLongSuspended(id: InstallationId): boolean {
-    const { isClockSet, suspended } = this.excuses
+  /** Whether a clock that is ahead may lead to the erasure of what nothing has superseded: it shows the hard stop. */
+  #isLongSuspended(id: InstallationId, notAfter: number): boolean {
+    const { furthestAhead, suspended } = this.excuses
     const { now, settings } = this.#world
     const { since, until } = suspended.get(id) ?? { since: 0, until: 0 }
-    return isClockSet && now <= until && now - since >= 2 * Duration.toMillis(settings.grace)
+    const graces = 2 * Duration.toMillis(settings.grace)
+    return now <= until && now - since >= graces && now + furthestAhead >= notAfter + graces
   }
 
   /** I2. */

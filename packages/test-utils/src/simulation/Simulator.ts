@@ -402,6 +402,7 @@ class Simulation {
     this.watch.excuses.disagreement = disagreementOf(plan)
     this.watch.excuses.isClockSet =
       plan.skews.some((skew) => skew !== 0) || plan.happenings.some(({ what }) => what._tag === "Step")
+    this.watch.excuses.furthestAhead = furthestAheadOf(plan)
     if (plan.happenings.some(({ what }) => standsStill.includes(what._tag))) this.watch.excuses.hesitation = 6 * HOUR
     // A clock that jumped is not believed for one grace; the end of the troubles sets every clock right.
     if (jumps(plan)) this.watch.patience += Duration.toMillis(this.world.settings.grace)
@@ -816,20 +817,25 @@ const addAgain = (id: InstallationId, inboxId: InboxId) =>
     yield* api.publishIdentityUpdate(yield* RegistrationUpdate.sign(request))
   })
 
-/** By how much the clocks that one store has seen may disagree: what one process decides by another's time is early by this. */
-const disagreementOf = ({ happenings, processes, skews }: Plan): number => {
+/** How far ahead of the true time each clock that one store has seen may be, milliseconds; negative where it is behind. */
+const offsetsOf = ({ happenings, processes, skews }: Plan): ReadonlyArray<number> => {
   const offsets = skews.map((skew) => [skew])
-  let isKilled = false
   for (const { what } of happenings) {
-    if (what._tag === "Kill" || what._tag === "KillAtCall") isKilled = true
     if (what._tag !== "Step") continue
     const own = offsets[what.process % processes]
     own?.push((own.at(-1) ?? 0) + what.millis)
   }
-  const all = offsets.flat()
+  return [...offsets.flat(), 0]
+}
+
+const furthestAheadOf = (plan: Plan): number => Math.max(...offsetsOf(plan))
+
+/** By how much those clocks may disagree: what one process decides by another's time is early by this. */
+const disagreementOf = (plan: Plan): number => {
+  const isKilled = plan.happenings.some(({ what }) => what._tag === "Kill" || what._tag === "KillAtCall")
   // One process sees every step of its own clock, and knows what to do.
-  if (processes === 1 && !isKilled) return 0
-  return Math.max(...all, 0) - Math.min(...all, 0)
+  if (plan.processes === 1 && !isKilled) return 0
+  return furthestAheadOf(plan) - Math.min(...offsetsOf(plan))
 }
 
 /** After what a process goes on with what it saw long ago. */

@@ -170,18 +170,20 @@ describe("Watch", () => {
     expect(found((state) => state)).toEqual([expect.stringMatching(/^I5: 4 packages made for Repair/)])
   })
 
-  it("excuses the erasure of what an installation serves that is revoked for two graces, by clocks that were set, and no other", async () => {
-    const lost = async (hours: number, isClockSet: boolean, until = Number.POSITIVE_INFINITY) => {
+  it("excuses the erasure of what an installation serves that is revoked for two graces, where a clock shows the hard stop, and no other", async () => {
+    /** `early` milliseconds before the clock that is furthest ahead shows the hard stop. */
+    const lost = async (hours: number, early: number, until = Number.POSITIVE_INFINITY) => {
       const { found, id, watch, world } = await begin()
-      watch.excuses.isClockSet = isClockSet
+      const { notAfter = 0 } = world.network.served(id) ?? {}
+      watch.excuses.furthestAhead = notAfter + 48 * HOUR - world.now - early
       watch.excuses.suspended.set(id, { since: world.now - hours * HOUR, until })
       return found((state) => ({ ...state, keys: new Set() })).some((what) => what.endsWith("whose keys are not here"))
     }
-    expect(await lost(48, true)).toBe(false)
-    expect(await lost(47, true)).toBe(true)
-    expect(await lost(48, false)).toBe(true)
+    expect(await lost(48, 0)).toBe(false)
+    expect(await lost(47, 0)).toBe(true)
+    expect(await lost(48, 1)).toBe(true)
     // It has long been added again.
-    expect(await lost(48, true, 0)).toBe(true)
+    expect(await lost(48, 0, 0)).toBe(true)
   })
 
   it("excuses what was there before the store was put back, and nothing that came after", async () => {
