@@ -339,23 +339,9 @@ const mutations = [
     name: "about-to-be-sent",
     mistake: "a package that another process is about to send is erased as expired by a clock that is far ahead",
     file: lifecycle("Cleaner"),
-    edits: [
-      [
-        "return Effect.zipWith(hasPassed, guard.hasKnown(installationId, row.historyId, grace), Boolean.and)",
-        "return hasPassed"
-      ]
-    ],
+    edits: [["return Ledger.isWaiting(row)\n", "return Ledger.isWaiting(row) && false\n"]],
     test: test("Cleaner"),
     title: "[13] [53] a package that another process"
-  },
-  {
-    name: "revoked-kept",
-    mistake:
-      "what waits of an installation that has long been revoked is kept for ever by an app that never runs for long",
-    file: lifecycle("Cleaner"),
-    edits: [["!Ledger.isWaiting(row) || (isLongRevoked && stopped.has(row))", "!Ledger.isWaiting(row)"]],
-    test: test("Cleaner"),
-    title: "[50] what waits of an installation"
   },
   {
     name: "added-again-erased",

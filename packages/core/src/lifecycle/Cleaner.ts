@@ -174,7 +174,7 @@ const stoppedOf = (
  * Whether the installation is revoked, as the network says just now, and has been for two graces: and for one interval between looks,
  * since a clock that is ahead makes the last one as long as that.
  */
-const hasLongBeenRevoked = (
+const isLongRevoked = (
   schedule: Schedule.Schedule,
   { membership }: Observation,
   guard: ClockGuard,
@@ -247,16 +247,15 @@ export const clean: (
     const now = yield* DateTime.now
     const progress = yield* askProgress(installationId, guard)
     const rows = [...ledger.entries, ...ledger.quarantined]
-    const stopped = yield* stoppedOf(rows, grace, guard)
-    const isLongRevoked = yield* hasLongBeenRevoked(known, observation, guard, now, settings)
     const isBelieved = (row: Ledger.Kept | Ledger.Quarantined): Effect.Effect<boolean> => {
       if (!("_tag" in row) || !Ledger.isLive(row)) return guard.hasWaited(installationId, row, grace)
       const hasPassed = guard.hasPassed(deleteAtOf(row, grace))
-      // Nobody sends what waits of an installation that has long been revoked.
-      if (!Ledger.isWaiting(row) || (isLongRevoked && stopped.has(row))) return hasPassed
-      return Effect.zipWith(hasPassed, guard.hasKnown(installationId, row.historyId, grace), Boolean.and)
+      return Ledger.isWaiting(row)
+        ? Effect.zipWith(hasPassed, guard.hasKnown(installationId, row.historyId, grace), Boolean.and)
+        : hasPassed
     }
     const believed = new Set(yield* Effect.filter(rows, isBelieved))
+    const stopped = yield* stoppedOf(rows, grace, guard)
     const read =
       progress === "unknown"
         ? new Set<Ledger.Kept | Ledger.Quarantined>()
@@ -268,7 +267,7 @@ export const clean: (
       believed,
       read,
       stopped,
-      isLongRevoked,
+      isLongRevoked: yield* isLongRevoked(known, observation, guard, now, settings),
       progress
     }
 

@@ -386,28 +386,6 @@ describe("Cleaner", () => {
   )
 
   it.effect(
-    "[50] what waits of an installation that has long been revoked goes at the hard stop, also from an app that never runs for long",
-    () =>
-      Effect.gen(function* () {
-        yield* TestApp.start
-        const faults = yield* Faults.Faults
-        const { installationId } = yield* TestApp.newInstallation
-        yield* faults.enqueue("uploadKeyPackage", Faults.failBeforeSend(Status.invalidArgument("no")))
-        yield* Effect.flip(rotate(installationId))
-        const [waiting] = yield* history(installationId)
-        yield* toExpiry(waiting)
-        const revokedAt = DateTime.subtract(yield* DateTime.now, { days: 30 })
-        yield* lookedAt(installationId, revokedAt, DateTime.add(yield* DateTime.now, { days: 3 }))
-        const guard: ClockGuard = { ...TestGuards.believing, hasKnown: () => Effect.succeed(false) }
-        yield* TestClock.adjust("47 hours")
-        expect((yield* clean(installationId, { guard, membership: "Revoked" })).erased).toBe(0)
-        yield* TestClock.adjust("1 hour")
-        expect((yield* clean(installationId, { guard, membership: "Member" })).erased).toBe(0)
-        expect((yield* clean(installationId, { guard, membership: "Revoked" })).erased).toBe(1)
-      }).pipe(Effect.provide(TestApp.layer()))
-  )
-
-  it.effect(
     "[50] the newest package of a revoked installation goes at the hard stop, two graces and a look after the revocation",
     () =>
       Effect.gen(function* () {

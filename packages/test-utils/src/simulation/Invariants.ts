@@ -56,8 +56,8 @@ export const format = ({ at, invariant, seed, trace, what }: Violation): string 
   `${formatTrace(trace)}\n${invariant} at ${new Date(at).toISOString()}, seed ${seed}: ${what}`
 
 /**
- * How long an installation was revoked, true times in milliseconds since 1970. Nobody may invite it; what a process under a wrong clock
- * erases when it has been revoked for two graces is made anew afterwards.
+ * How long an installation was revoked, true times in milliseconds since 1970. Nobody may invite it; what a process whose
+ * clock is ahead erases when it has been revoked for two graces is made anew afterwards.
  *
  * @since 1.0.0
  * @category models
@@ -270,7 +270,7 @@ export class Watch {
       const supersededAt = this.lastKnown.get(serving.ref)
       const isNewest = this.#world.network.served(id)?.ref === serving.ref
       if (!isNewest && supersededAt !== undefined && this.#world.now - supersededAt >= this.promise) continue
-      if (this.#isLongSuspended(id, serving.notAfter) && supersededAt === undefined) {
+      if (this.#mayBeErasedAhead(id, serving.notAfter) && supersededAt === undefined) {
         this.excuses.destroyed.add(serving.ref)
         continue
       }
@@ -278,13 +278,13 @@ export class Watch {
     }
   }
 
-  /** Whether a clock that is ahead may lead to the erasure of what nothing has superseded: it shows the hard stop. */
-  #isLongSuspended(id: InstallationId, notAfter: number): boolean {
+  /** Whether a clock that is ahead may lead to the erasure of what nothing has superseded: at the hard stop, by a long revocation. */
+  #mayBeErasedAhead(id: InstallationId, notAfter: number): boolean {
     const { furthestAhead, suspended } = this.excuses
     const { now, settings } = this.#world
     const { since, until } = suspended.get(id) ?? { since: 0, until: 0 }
-    const graces = 2 * Duration.toMillis(settings.grace)
-    return now <= until && now - since >= graces && now + furthestAhead >= notAfter + graces
+    const twoGraces = 2 * Duration.toMillis(settings.grace)
+    return now <= until && now - since >= twoGraces && now + furthestAhead >= notAfter + twoGraces
   }
 
   /** I2. */

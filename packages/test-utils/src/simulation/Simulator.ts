@@ -707,11 +707,9 @@ class Simulation {
         if (id === undefined) return
         const { inboxId } = world
         const known = watch.excuses.suspended.get(id)
-        const isRevoked = known !== undefined && known.until === Number.POSITIVE_INFINITY
-        watch.excuses.suspended.set(id, {
-          since: isRevoked ? known.since : now,
-          until: Number.POSITIVE_INFINITY
-        })
+        // Who has not yet learnt that it was added again in between goes on counting.
+        const since = known !== undefined && now <= known.until ? known.since : now
+        watch.excuses.suspended.set(id, { since, until: Number.POSITIVE_INFINITY })
         this.#asOwner(revokeInstallations({ inboxId, installationIds: [id] }))
         return world.at(now + what.duration, () => this.#addAgain(id))
       }
@@ -817,7 +815,7 @@ const addAgain = (id: InstallationId, inboxId: InboxId) =>
     yield* api.publishIdentityUpdate(yield* RegistrationUpdate.sign(request))
   })
 
-/** How far ahead of the true time each clock that one store has seen may be, milliseconds; negative where it is behind. */
+/** How far ahead of the true time the clocks of one store may be, milliseconds, negative where behind; one is right. */
 const offsetsOf = ({ happenings, processes, skews }: Plan): ReadonlyArray<number> => {
   const offsets = skews.map((skew) => [skew])
   for (const { what } of happenings) {
