@@ -43,7 +43,8 @@ const CALM = ["--max-semi-space-size=64", "--single-threaded-gc"]
 /** The dev node as a process of its own, on the other core. */
 export const startNode = async (): Promise<{ readonly url: string; readonly process: ChildProcess }> => {
   const program = fileURLToPath(new URL("../../../packages/test-utils/bin/dev-node.ts", import.meta.url))
-  const child = spawn(process.execPath, [...CALM, "--import", import.meta.resolve("tsx"), program, "--port", "0"], {
+  const loader = import.meta.resolve("ts-blank-space/register")
+  const child = spawn(process.execPath, [...CALM, "--import", loader, program, "--port", "0"], {
     stdio: ["ignore", "pipe", "inherit"]
   })
   for await (const line of createInterface({ input: child.stdout })) {

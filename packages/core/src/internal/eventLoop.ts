@@ -16,3 +16,27 @@ export const turn: Effect.Effect<void> = Effect.suspend(() => {
         setImmediate(() => resume(Effect.void))
       })
 })
+
+/**
+ * Does a long piece of work a step at a time, each in a turn of its own, until a step says that it was the last. Takes nothing of
+ * a fiber's suspension for each of them, as many single turns would. Where it is interrupted there is no further step.
+ */
+export const inTurns = (step: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { clearImmediate, setImmediate } = globalThis
+    if (setImmediate === undefined) {
+      return Effect.flatMap(turn, () => (step() ? Effect.void : inTurns(step)))
+    }
+    return Effect.async<void>((resume) => {
+      const next = () => {
+        try {
+          if (step()) resume(Effect.void)
+          else waiting = setImmediate(next)
+        } catch (defect) {
+          resume(Effect.die(defect))
+        }
+      }
+      let waiting = setImmediate(next)
+      return Effect.sync(() => clearImmediate(waiting))
+    })
+  })

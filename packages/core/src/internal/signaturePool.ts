@@ -49,7 +49,7 @@ const tableOf = (signatures: ReadonlyArray<Ed25519Signature>) => {
   const ends = new Uint32Array(bytes, 4 * count, count)
   const slots = new Uint8Array(bytes, 8 * count)
   let end = 0
-  for (const [index, one] of signatures.entries()) {
+  signatures.forEach((one, index) => {
     if (fits(one)) {
       slots.set(one.publicKey, end)
       slots.set(one.signature, end + layout.SignatureAt)
@@ -59,7 +59,7 @@ const tableOf = (signatures: ReadonlyArray<Ed25519Signature>) => {
       status[index] = layout.Ours
     }
     ends[index] = end
-  }
+  })
   return { status, batch: { bytes, count, layout } satisfies Batch }
 }
 
@@ -98,21 +98,22 @@ export const make = (
             for (let index = 0; table !== undefined && index < count; index++) isKnownValid(index)
           })
 
-          return Effect.gen(function* () {
-            const verdicts: Array<boolean> = []
-            let untilTurn = 0
-            for (const [index, one] of signatures.entries()) {
-              if (isKnownValid(index)) {
-                verdicts.push(true)
-                continue
-              }
-              if (untilTurn-- === 0) {
-                yield* eventLoop.turn
-                untilTurn = SIGNATURES_PER_TURN - 1
-              }
-              verdicts.push(isValid(one))
+          const verdicts: Array<boolean> = []
+          const rest = signatures.values()
+          /** Verifies a few more. Whether those were the last. */
+          const verifySome = (): boolean => {
+            for (let verified = 0; verified < SIGNATURES_PER_TURN; ) {
+              const next = rest.next()
+              if (next.done === true) return true
+              const isKnown = isKnownValid(verdicts.length)
+              if (!isKnown) verified++
+              verdicts.push(isKnown || isValid(next.value))
             }
-            return verdicts
-          }).pipe(Effect.onInterrupt(() => release))
+            return verdicts.length === count
+          }
+          return eventLoop.inTurns(verifySome).pipe(
+            Effect.as(verdicts),
+            Effect.onInterrupt(() => release)
+          )
         })
   )

@@ -80,6 +80,10 @@ class Cursor {
     return end
   }
 
+  skipOpaque(field: KeyPackageField): void {
+    this.position = this.vectorEnd(field)
+  }
+
   opaque(field: KeyPackageField): Uint8Array {
     const end = this.vectorEnd(field)
     const view = this.bytes.subarray(this.position, end)
@@ -90,9 +94,7 @@ class Cursor {
   uint16s(field: KeyPackageField): ReadonlyArray<number> {
     const end = this.vectorEnd(field)
     if (((end - this.position) & 1) !== 0) throw refusal("EndOfStream", field, end)
-    const values: Array<number> = []
-    while (this.position < end) values.push(this.uint16(field))
-    return values
+    return Array.from({ length: (end - this.position) >>> 1 }, () => this.uint16(field))
   }
 
   extensions(field: "extensions" | "leaf_node.extensions"): ReadonlyArray<Extension> {
@@ -272,9 +274,9 @@ export const peekCredential = (bytes: Uint8Array): Option.Option<Credential> => 
     const cursor = new Cursor(bytes)
     cursor.uint16("version")
     cursor.uint16("cipher_suite")
-    cursor.opaque("init_key")
-    cursor.opaque("leaf_node.encryption_key")
-    cursor.opaque("leaf_node.signature_key")
+    cursor.skipOpaque("init_key")
+    cursor.skipOpaque("leaf_node.encryption_key")
+    cursor.skipOpaque("leaf_node.signature_key")
     return Option.some(readCredential(cursor))
   } catch (thrown) {
     if (thrown instanceof KeyPackageDecodeError) return Option.none()

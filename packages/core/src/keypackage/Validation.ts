@@ -14,7 +14,7 @@ import * as Arr from "effect/Array"
 import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { KEY_PACKAGE_TBS, LEAF_NODE_TBS, withLabel } from "../crypto/Labels.ts"
+import { KEY_PACKAGE_TBS, type Labelled, LEAF_NODE_TBS, withLabel, withLabels } from "../crypto/Labels.ts"
 import * as InstallationId from "../identity/InstallationId.ts"
 import * as MlsCredential from "../identity/MlsCredential.ts"
 import { equal } from "../internal/equal.ts"
@@ -111,9 +111,15 @@ const lifetimeAt = (
       : Either.void
 
 /** What the two signatures of a package cover, each with its label. */
-const leafContent = (keyPackage: DecodedKeyPackage): Uint8Array =>
-  withLabel(LEAF_NODE_TBS, keyPackage.leafNodeToBeSigned)
-const packageContent = (keyPackage: DecodedKeyPackage): Uint8Array => withLabel(KEY_PACKAGE_TBS, keyPackage.toBeSigned)
+const leafContent = (keyPackage: DecodedKeyPackage): Labelled => [LEAF_NODE_TBS, keyPackage.leafNodeToBeSigned]
+const packageContent = (keyPackage: DecodedKeyPackage): Labelled => [KEY_PACKAGE_TBS, keyPackage.toBeSigned]
+
+/** Whether a list has a number. A hostile package lists many, and asks for as many: those are looked up in a set. */
+const membershipIn = (list: ReadonlyArray<number>): ((one: number) => boolean) => {
+  if (list.length <= 32) return (one) => list.includes(one)
+  const set = new Set(list)
+  return (one) => set.has(one)
+}
 
 /** Says whether a package's two signatures verify; asked only when the checks come to them. */
 interface Signatures {
@@ -123,9 +129,13 @@ interface Signatures {
 
 const verifyNow = (crypto: MlsCryptoShape): Signatures => ({
   leaf: (decoded) =>
-    crypto.ed25519VerifyStrict(decoded.leafNode.signatureKey, leafContent(decoded), decoded.leafNode.signature),
+    crypto.ed25519VerifyStrict(
+      decoded.leafNode.signatureKey,
+      withLabel(...leafContent(decoded)),
+      decoded.leafNode.signature
+    ),
   keyPackage: (decoded) =>
-    crypto.ed25519VerifyStrict(decoded.leafNode.signatureKey, packageContent(decoded), decoded.signature)
+    crypto.ed25519VerifyStrict(decoded.leafNode.signatureKey, withLabel(...packageContent(decoded)), decoded.signature)
 })
 
 /** Checks 3 to 14; 1 and 2 are in the decoding: one package in its canonical form. */
@@ -165,10 +175,10 @@ const judge = (
   // 9: the package is signed
   if (!signatures.keyPackage(keyPackage)) return Either.left(new InvalidKeyPackageSignature())
 
-  // 10: the leaf supports what the package carries; looked up in a set, for a hostile package lists many of both
-  const supported = new Set(leafNode.capabilities.extensions)
+  // 10: the leaf supports what the package carries
+  const supports = membershipIn(leafNode.capabilities.extensions)
   for (const extension of keyPackage.extensions) {
-    if (!isDefaultExtension(extension.type) && !supported.has(extension.type)) {
+    if (!isDefaultExtension(extension.type) && !supports(extension.type)) {
       return Either.left(
         new UnsupportedExtension({
           extensionType: extension.type,
@@ -264,18 +274,26 @@ export const validateKeyPackages = (
           const readings = turn.map((bytes) => read(crypto, bytes, seen))
           const decoded = Arr.getRights(readings).flatMap((one) => (internal.is(one) ? [] : [one.decoded]))
           const verified = yield* crypto.ed25519VerifyStrictAll(
-            decoded.flatMap((one) => {
-              const publicKey = one.leafNode.signatureKey
-              return [
-                { publicKey, message: leafContent(one), signature: one.leafNode.signature },
-                { publicKey, message: packageContent(one), signature: one.signature }
-              ]
+            Arr.zipWith(
+              decoded.flatMap((one) => [
+                { publicKey: one.leafNode.signatureKey, signature: one.leafNode.signature },
+                { publicKey: one.leafNode.signatureKey, signature: one.signature }
+              ]),
+              withLabels(decoded.flatMap((one) => [leafContent(one), packageContent(one)])),
+              ({ publicKey, signature }, message) => ({ publicKey, message, signature })
+            )
+          )
+          let place = -2
+          const signatures: Signatures = {
+            leaf: () => verified[place] === true,
+            keyPackage: () => verified[place + 1] === true
+          }
+          return readings.map(
+            Either.flatMap((one) => {
+              if (!internal.is(one)) place += 2
+              return conclude(one, signatures, seconds(now))
             })
           )
-          const places = new Map(decoded.map((one, index) => [one, 2 * index]))
-          const answer = (one: DecodedKeyPackage, offset: number) => verified[(places.get(one) ?? 0) + offset] === true
-          const signatures: Signatures = { leaf: (one) => answer(one, 0), keyPackage: (one) => answer(one, 1) }
-          return readings.map(Either.flatMap((one) => conclude(one, signatures, seconds(now))))
         }),
       // The next turns are decoded while the signatures of the first are verified.
       { concurrency: 4 }

@@ -64,16 +64,18 @@ const refuse = (
 ): Either.Either<never, InvalidWelcomeWrapperEncryption> =>
   Either.left(new InvalidWelcomeWrapperEncryption({ reason, extensionType }))
 
+const EMPTY: Uint8Array = new Uint8Array(0)
+
 /** `WelcomeWrapperEncryption { bytes pub_key = 1; WelcomeWrapperAlgorithm algorithm = 2 }` */
 const readWrapper = (data: Uint8Array): Result<Pick<WelcomeTarget, "algorithm" | "publicKey">> => {
   const type = ExtensionType.welcomeWrapperEncryption
   return attempt(
     (): Result<Pick<WelcomeTarget, "algorithm" | "publicKey">> => {
       const reader = new ProstReader(data)
-      let publicKey = new Uint8Array(0)
+      let publicKey = EMPTY
       let algorithm = 0
       for (let field = reader.nextField(); field !== 0; field = reader.nextField()) {
-        if (field === 1) publicKey = new Uint8Array(reader.delimited())
+        if (field === 1) publicKey = reader.delimited()
         else if (field === 2) algorithm = reader.int32()
         else reader.skip(field)
       }

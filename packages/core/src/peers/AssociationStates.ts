@@ -445,10 +445,13 @@ export const make = (
         )
         const landed = yield* Effect.forEach(waiting, Deferred.await)
         const results = new Map(landed.flatMap((one) => [...one]))
-        return yield* Effect.forEach(inboxIds, (inboxId) => {
+        const answers: Array<Result> = []
+        for (const inboxId of inboxIds) {
           const result = fresh.get(inboxId) ?? results.get(inboxId)
-          return result === undefined ? Effect.dieMessage(`inbox ${inboxId} has no answer`) : Effect.succeed(result)
-        })
+          if (result === undefined) return yield* Effect.dieMessage(`inbox ${inboxId} has no answer`)
+          answers.push(result)
+        }
+        return answers
       }).pipe(Effect.withSpan("AssociationStates.get", { attributes: { inboxes: inboxIds.length } }))
 
     const getAt = (inboxId: InboxId, sequenceId: bigint) =>

@@ -268,7 +268,8 @@ export class ApiClient extends Context.Tag("@keyward/core/ApiClient")<
     readonly uploadKeyPackage: (keyPackage: Uint8Array) => Effect.Effect<void, ApiClientError>
     /**
      * The served package of each installation, in the order asked; none where the node knows no package. Duplicate ids
-     * are asked once and answered in every place.
+     * are asked once and answered in every place. The bytes may share the memory of the whole answer: whoever keeps some of them
+     * for long copies them.
      */
     readonly fetchKeyPackages: (
       installationIds: ReadonlyArray<InstallationId>

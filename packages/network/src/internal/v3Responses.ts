@@ -63,14 +63,12 @@ export const sendGroupMessages = empty
 export const publishIdentityUpdate = (bytes: Uint8Array): Decoded<void> =>
   Either.map(decode(PublishIdentityUpdateResponseSchema, bytes), () => {})
 
-/** One package per id, none in an empty place. Copies, so that one kept package does not keep the whole answer. */
+/** One package per id, none in an empty place, as views of the answer. */
 export const fetchKeyPackages = (asked: number, bytes: Uint8Array): Decoded<ReadonlyArray<Option.Option<Uint8Array>>> =>
   decode(FetchKeyPackagesResponseSchema, bytes).pipe(
     Either.flatMap(({ keyPackages }) => counted(asked, keyPackages)),
     Either.map((places) =>
-      places.map(({ keyPackageTlsSerialized: served }) =>
-        served.length === 0 ? Option.none() : Option.some(served.slice())
-      )
+      places.map(({ keyPackageTlsSerialized: served }) => (served.length === 0 ? Option.none() : Option.some(served)))
     )
   )
 
