@@ -5,7 +5,12 @@
  * @since 1.0.0
  */
 import { fromBinary } from "@bufbuild/protobuf"
-import { IdentityUpdateSchema } from "@keyward/core/gen/xmtp/identity/associations/association_pb"
+import {
+  type IdentityAction,
+  type IdentityUpdate,
+  IdentityUpdateSchema
+} from "@keyward/core/gen/xmtp/identity/associations/association_pb"
+import type { Signature } from "@keyward/core/gen/xmtp/identity/associations/signature_pb"
 import { InboxId } from "@keyward/core/identity/InboxId"
 import * as InstallationId from "@keyward/core/identity/InstallationId"
 import * as Codec from "@keyward/core/keypackage/Codec"
@@ -58,6 +63,30 @@ export type NetworkFault = Data.TaggedEnum<{
  * @category constructors
  */
 export const NetworkFault = Data.taggedEnum<NetworkFault>()
+
+const signaturesIn = ({ kind }: IdentityAction): ReadonlyArray<Signature | undefined> => {
+  switch (kind.case) {
+    case "add":
+      return [kind.value.existingMemberSignature, kind.value.newMemberSignature]
+    case "revoke":
+      return [kind.value.recoveryIdentifierSignature]
+    case "changeRecoveryAddress":
+      return [kind.value.existingRecoveryIdentifierSignature]
+    case "createInbox":
+      return [kind.value.initialIdentifierSignature]
+    default:
+      return []
+  }
+}
+
+/** The signatures of wallets and installations, hex. */
+const signaturesOf = ({ actions }: IdentityUpdate): ReadonlyArray<string> =>
+  actions.flatMap(signaturesIn).flatMap((signed) => {
+    const signature = signed?.signature
+    return signature?.case === "erc191" || signature?.case === "installationKey"
+      ? [Buffer.from(signature.value.bytes).toString("hex")]
+      : []
+  })
 
 /**
  * Why a package is served from some moment on.
@@ -257,23 +286,26 @@ export class SimulatedNetwork {
     return Either.right(undefined)
   }
 
-  /** Takes an update, or says why not: an inbox is created once, and nothing is added to it before. */
-  #publish(update: Uint8Array): Either.Either<void, ApiClientError> {
-    const { actions, inboxId } = fromBinary(IdentityUpdateSchema, update)
-    const id = InboxId.make(inboxId)
+  /**
+   * Takes an update, or says why not: an inbox is created once, nothing is added to it before, and no signature counts twice. Of two
+   * processes that sign the same within a second the text is the same, and so is the signature.
+   */
+  #publish(bytes: Uint8Array): Either.Either<void, ApiClientError> {
+    const update = fromBinary(IdentityUpdateSchema, bytes)
+    const id = InboxId.make(update.inboxId)
     const log = this.log(id)
-    const creates = actions.some(({ kind }) => kind.case === "createInbox")
-    if (creates !== (log.length === 0) && !log.some((entry) => Buffer.compare(entry.update, update) === 0)) {
-      return Either.left(
-        new ApiClientError({
-          operation: "publishIdentityUpdate",
-          reason: "InvalidRequest",
-          grpcCode: 3,
-          detail: creates ? "the inbox is there already" : "there is no such inbox"
-        })
+    const creates = update.actions.some(({ kind }) => kind.case === "createInbox")
+    const refuse = (detail: string) =>
+      Either.left(
+        new ApiClientError({ operation: "publishIdentityUpdate", reason: "InvalidRequest", grpcCode: 3, detail })
       )
+    if (!log.some((entry) => Buffer.compare(entry.update, bytes) === 0)) {
+      if (creates !== (log.length === 0))
+        return refuse(creates ? "the inbox is there already" : "there is no such inbox")
+      const seen = new Set(log.flatMap((entry) => signaturesOf(fromBinary(IdentityUpdateSchema, entry.update))))
+      if (signaturesOf(update).some((signature) => seen.has(signature))) return refuse("a signature was used before")
     }
-    this.append(id, update)
+    this.append(id, bytes)
     return Either.right(undefined)
   }
 

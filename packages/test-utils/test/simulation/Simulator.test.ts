@@ -127,6 +127,11 @@ describe("Simulator", () => {
     expect(violations.map(Invariants.format)).toEqual([])
   })
 
+  it("two processes sign the same update within a second, while nodes are behind: the network takes one, and both go on", async () => {
+    const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(1_400_020_354)))
+    expect(violations.map(Invariants.format)).toEqual([])
+  })
+
   it("an installation that is revoked for two minutes, while nodes are an hour and a half behind, is added again", async () => {
     const { violations } = await Effect.runPromise(Simulator.run(Simulator.plan(950_023_851)))
     expect(violations.map(Invariants.format)).toEqual([])
