@@ -268,7 +268,7 @@ const fetch100 = (
   id,
   floor: "the real client: fetchKeyPackageStatusesByInstallationIds of the same 100, which looks at no identity",
   target,
-  rounds: 51,
+  rounds: 151,
   prepare: inWorld(async (world) => {
     const inboxes = world.ofTwo.slice(0, 50)
     const ids: ReadonlyArray<InstallationId> = inboxes.flatMap(({ keys }) =>

@@ -75,7 +75,8 @@ const readBody = (response: HttpClientResponse): Effect.Effect<Uint8Array, Trans
       })
     )
     const [first] = chunks
-    if (first !== undefined && chunks.length === 1) return first
+    // A client may give Node's Buffer, whose slices are views where those of its parent are copies.
+    if (first !== undefined && chunks.length === 1) return new Uint8Array(first.buffer, first.byteOffset, first.length)
     const body = new Uint8Array(length)
     let offset = 0
     for (const chunk of chunks) {

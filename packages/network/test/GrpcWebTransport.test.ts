@@ -90,6 +90,23 @@ describe("an answer", () => {
     })
   )
 
+  it.effect("is plain bytes, also where the client gives Node's buffers: a slice of it is a copy", () =>
+    Effect.gen(function* () {
+      const whole = body(Uint8Array.of(4, 5))
+      const stream = new ReadableStream({
+        start: (controller) => {
+          controller.enqueue(whole)
+          controller.close()
+        }
+      })
+      const response = yield* answering(() => new Response(stream, { headers }))
+      expect(Buffer.isBuffer(response)).toBe(false)
+      const copy = response.slice()
+      whole.fill(0)
+      expect(copy).toEqual(Uint8Array.of(4, 5))
+    })
+  )
+
   it.effect("[26] of a proxy is the code that its HTTP status stands for, and says when to come back", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(

@@ -18,8 +18,8 @@ export const turn: Effect.Effect<void> = Effect.suspend(() => {
 })
 
 /**
- * Does a long piece of work a step at a time, each in a turn of its own, until a step says that it was the last. Takes nothing of
- * a fiber's suspension for each of them, as many single turns would. Where it is interrupted there is no further step.
+ * Does a long piece of work a step at a time, each in a turn of its own, until a step says that it was the last. The fiber is
+ * suspended once for all of them. Where it is interrupted there is no further step.
  */
 export const inTurns = (step: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => {

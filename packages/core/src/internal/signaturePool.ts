@@ -85,6 +85,7 @@ export const make = (
       (signatures) =>
         Effect.suspend(() => {
           const count = signatures.length
+          if (count === 0) return Effect.succeed([])
           // What is too small to be helped with is no reason to start anybody.
           const isHelped = count >= SMALLEST_BATCH && expect(count)
           const table = isHelped ? tableOf(signatures) : undefined
@@ -100,7 +101,7 @@ export const make = (
 
           const verdicts: Array<boolean> = []
           const rest = signatures.values()
-          /** Verifies a few more. Whether those were the last. */
+          /** Verifies a few more. Whether none is left. */
           const verifySome = (): boolean => {
             for (let verified = 0; verified < SIGNATURES_PER_TURN; ) {
               const next = rest.next()

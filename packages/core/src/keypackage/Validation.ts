@@ -121,7 +121,7 @@ const membershipIn = (list: ReadonlyArray<number>): ((one: number) => boolean) =
   return (one) => set.has(one)
 }
 
-/** Says whether a package's two signatures verify; asked only when the checks come to them. */
+/** Says whether the two signatures of the package that is judged verify; asked only when the checks come to them. */
 interface Signatures {
   readonly leaf: (keyPackage: DecodedKeyPackage) => boolean
   readonly keyPackage: (keyPackage: DecodedKeyPackage) => boolean
@@ -283,6 +283,7 @@ export const validateKeyPackages = (
               ({ publicKey, signature }, message) => ({ publicKey, message, signature })
             )
           )
+          // What was decoded is judged in its order, by two verdicts each.
           let place = -2
           const signatures: Signatures = {
             leaf: () => verified[place] === true,

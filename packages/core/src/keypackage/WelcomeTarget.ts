@@ -19,7 +19,8 @@ import type { ValidatedKeyPackage } from "./Validation.ts"
  * - `Curve25519`: HPKE with X25519; the key is the package's `init_key` unless the extension names another
  * - `XWing`: HPKE with X-Wing; the key is the extension's
  *
- * The key is what the package says: any length, any bytes.
+ * The key is what the package says: any length, any bytes. It is a view of the package, which others may hold too: not to be
+ * changed.
  *
  * @since 1.0.0
  * @category models

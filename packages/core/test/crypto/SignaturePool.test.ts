@@ -59,6 +59,13 @@ describe("threads that help to verify", { timeout: 60_000 }, () => {
     expect(expected.filter((isValid) => !isValid).length).toBeGreaterThan(30)
   })
 
+  it.scoped("of none there is an answer at once", () =>
+    Effect.gen(function* () {
+      const verifyAll = yield* signaturePool.make(counted().isValid, 2)
+      expect(Effect.runSync(verifyAll([]))).toEqual([])
+    })
+  )
+
   it.scopedLive("answer as the calling thread does, in order", () =>
     Effect.gen(function* () {
       const { asked, isValid } = counted()

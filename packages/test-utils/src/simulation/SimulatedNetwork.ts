@@ -287,8 +287,9 @@ export class SimulatedNetwork {
   }
 
   /**
-   * Takes an update, or says why not: an inbox is created once, nothing is added to it before, and no signature counts twice. Of two
-   * processes that sign the same within a second the text is the same, and so is the signature.
+   * Takes an update, or says why not, as a node that resolves the log with it: an inbox is created once, nothing is added to it
+   * before, and no signature of a wallet or an installation counts twice, so neither do the same bytes. Of two processes that sign the
+   * same within a second the text is the same, and so are the signatures.
    */
   #publish(bytes: Uint8Array): Either.Either<void, ApiClientError> {
     const update = fromBinary(IdentityUpdateSchema, bytes)
@@ -299,12 +300,9 @@ export class SimulatedNetwork {
       Either.left(
         new ApiClientError({ operation: "publishIdentityUpdate", reason: "InvalidRequest", grpcCode: 3, detail })
       )
-    if (!log.some((entry) => Buffer.compare(entry.update, bytes) === 0)) {
-      if (creates !== (log.length === 0))
-        return refuse(creates ? "the inbox is there already" : "there is no such inbox")
-      const seen = new Set(log.flatMap((entry) => signaturesOf(fromBinary(IdentityUpdateSchema, entry.update))))
-      if (signaturesOf(update).some((signature) => seen.has(signature))) return refuse("a signature was used before")
-    }
+    if (creates !== (log.length === 0)) return refuse(creates ? "the inbox is there already" : "there is no such inbox")
+    const seen = new Set(log.flatMap((entry) => signaturesOf(fromBinary(IdentityUpdateSchema, entry.update))))
+    if (signaturesOf(update).some((signature) => seen.has(signature))) return refuse("a signature was used before")
     this.append(id, bytes)
     return Either.right(undefined)
   }
