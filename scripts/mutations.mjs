@@ -469,6 +469,11 @@ if (args.length !== 0 && !(args.length === 2 && args[0] === "--only")) {
   process.exit(2)
 }
 const only = args[1]?.split(",")
+const unknown = only?.filter((wanted) => !mutations.some(({ name }) => name === wanted)) ?? []
+if (unknown.length > 0) {
+  process.stderr.write(`no such mutation: ${unknown.join(", ")}\n`)
+  process.exit(2)
+}
 const selected = mutations.filter(({ name }) => only === undefined || only.includes(name))
 
 const temporary = mkdtempSync(join(tmpdir(), "keyward-mutations-"))
