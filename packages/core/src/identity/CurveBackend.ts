@@ -25,13 +25,14 @@ export type Question =
   | { readonly _tag: "combineEd25519"; readonly s: Uint8Array; readonly k: Uint8Array; readonly a: Uint8Array }
 
 /**
- * Operations that may know some answers already.
+ * The answers to questions, some of which may be there already.
  *
  * @since 1.0.0
  * @category models
  */
 export interface Foreseen {
-  readonly operations: Operations
+  /** As the operation itself answers. What was foreseen is known by the object that it was; any other question is computed. */
+  readonly answer: (question: Question) => Uint8Array | undefined
   /** Nobody asks any more: what has not begun need not. */
   readonly release: () => void
 }
@@ -64,11 +65,22 @@ export interface Operations {
    */
   readonly verifyP256: (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean
   /**
-   * Hears what is going to be asked, about in this order, so that it can begin elsewhere. The operations that it gives answer
-   * everything that these do, and the same.
+   * Hears what is going to be asked, about in this order, so that it can begin elsewhere. Its answers are those of the
+   * operations. The questions must not change meanwhile.
    */
   readonly foresee?: ((questions: ReadonlyArray<Question>) => Foreseen) | undefined
 }
+
+/**
+ * The answer to a question, computed here and now.
+ *
+ * @since 1.0.0
+ * @category operations
+ */
+export const answer = (operations: Operations, question: Question): Uint8Array | undefined =>
+  question._tag === "recoverSecp256k1"
+    ? operations.recoverSecp256k1(question.digest, question.signature, question.parity)
+    : operations.combineEd25519(question.s, question.k, question.a)
 
 const littleEndian = (bytes: Uint8Array): bigint => {
   let value = 0n

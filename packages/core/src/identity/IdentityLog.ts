@@ -5,12 +5,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import { turn } from "../internal/eventLoop.ts"
+import { inTurns, turn } from "../internal/eventLoop.ts"
 import * as hex from "../internal/hex.ts"
 import { withSpan } from "../internal/span.ts"
 import type { SmartContractWalletVerifier } from "../ports/SmartContractWalletVerifier.ts"
 import { type AssociationState, applyAll, type VerifiedAction, type VerifiedUpdate } from "./AssociationState.ts"
-import { CurveBackend, type Operations, type Question } from "./CurveBackend.ts"
+import { answer, CurveBackend, type Foreseen, type Operations, type Question } from "./CurveBackend.ts"
 import {
   IdentityAssociationError,
   IdentityConversionError,
@@ -25,7 +25,8 @@ import * as Erc191 from "./signature/Erc191.ts"
 import * as InstallationSignature from "./signature/InstallationSignature.ts"
 import * as LegacyDelegated from "./signature/LegacyDelegated.ts"
 import * as Passkey from "./signature/Passkey.ts"
-import type { Signature } from "./signature/Signature.ts"
+import type { Prepared } from "./signature/Prepared.ts"
+import type { Erc191Signature, InstallationKeySignature, Signature } from "./signature/Signature.ts"
 import { SignedText } from "./signature/SignedText.ts"
 import * as SmartContractWallet from "./signature/SmartContractWallet.ts"
 import type { SignatureFailure, VerifiedSignature } from "./signature/VerifiedSignature.ts"
@@ -49,6 +50,7 @@ const POINTS_PER_TURN = 256
 /** The same where many logs are in hand, and others wait the longer. */
 const POINTS_PER_TURN_OF_MANY = 16
 const VERIFICATION = 8
+const PREPARATION = 2
 const SMALL_STEP = 1
 
 /** Counts the work of a log, or of several, over all updates; says when it is others' turn. */
@@ -62,6 +64,8 @@ const makePace = (pointsPerTurn = POINTS_PER_TURN) => {
   }
 }
 
+type Pace = ReturnType<typeof makePace>
+
 /**
  * What the verification of one signature comes to.
  *
@@ -74,6 +78,8 @@ export type Verification = Effect.Effect<
   SmartContractWalletVerifier
 >
 
+type Failure = SignatureFailure | "InvalidKey"
+
 /**
  * Verifies one signature of a text, whatever its kind. The failure is "InvalidKey" where the key of an installation's
  * signature is no point of the curve: libxmtp counts that as a failure of conversion.
@@ -82,28 +88,26 @@ export type Verification = Effect.Effect<
  * @category verification
  */
 export const verifySignature = (backend: Operations, text: SignedText, signature: Signature): Verification => {
-  return signature._tag === "SmartContractWallet"
-    ? SmartContractWallet.verify(text.eip191Hash, signature)
-    : verifyHere(backend, text, signature)
-}
-
-/** Every kind but the one that asks a chain. */
-const verifyHere = (
-  backend: Operations,
-  text: SignedText,
-  signature: Exclude<Signature, { readonly _tag: "SmartContractWallet" }>
-): Either.Either<VerifiedSignature, SignatureFailure | "InvalidKey"> => {
   switch (signature._tag) {
+    case "SmartContractWallet":
+      return SmartContractWallet.verify(text.eip191Hash, signature)
     case "Erc191":
-      return Erc191.verify(backend, text.eip191Hash, signature.bytes)
     case "InstallationKey":
-      return InstallationSignature.verify(backend, text.sha512, signature.bytes, signature.publicKey)
+      return Either.flatMap(prepare(text, signature), ({ judge, question }) => judge(answer(backend, question)))
     case "LegacyDelegated":
       return LegacyDelegated.verify(backend, text.eip191Hash, signature)
     case "Passkey":
       return Passkey.verify(backend, text, signature)
   }
 }
+
+const prepare = (
+  text: SignedText,
+  signature: Erc191Signature | InstallationKeySignature
+): Either.Either<Prepared<Failure>, Failure> =>
+  signature._tag === "Erc191"
+    ? Erc191.prepare(text.eip191Hash, signature.bytes)
+    : Either.right(InstallationSignature.prepare(text.sha512, signature.bytes, signature.publicKey))
 
 /** The parts of a signature that its verification reads beside the text. One wallet signature often serves two actions. */
 const memoKey = (signature: Signature): string | undefined => {
@@ -121,6 +125,46 @@ const memoKey = (signature: Signature): string | undefined => {
   }
 }
 
+/** An update, what its signatures sign, and those that have been prepared, by `memoKey`. */
+interface Signed {
+  readonly update: IdentityUpdate.IdentityUpdate
+  readonly text: SignedText
+  readonly prepared: Map<string, Either.Either<Prepared<Failure>, Failure>>
+}
+
+const signedOf = (update: IdentityUpdate.IdentityUpdate): Signed => ({
+  update,
+  text: new SignedText(SignatureText.make(update)),
+  prepared: new Map()
+})
+
+/** Who answers the curve's questions. */
+interface Curves {
+  readonly backend: Operations
+  readonly answer: Foreseen["answer"]
+}
+
+const curvesOf = (backend: Operations): Curves => ({ backend, answer: (question) => answer(backend, question) })
+
+/** Why work on a log stops: it is others' turn, or a chain has to be asked. */
+type Pause = "turn" | Effect.Effect<VerifiedSignature, SignatureFailure, SmartContractWalletVerifier>
+
+/** Work in steps. It goes on with nothing after a turn, and with the chain's word. */
+type Steps<A> = Generator<Pause, A, Either.Either<VerifiedSignature, SignatureFailure> | undefined>
+
+/** Does the work to its end. Most logs never have to ask a chain, so there is no effect but for the pauses. */
+const inFiber = <A>(steps: Steps<A>, first = steps.next()): Effect.Effect<A, never, SmartContractWalletVerifier> =>
+  Effect.gen(function* () {
+    let step = first
+    while (step.done !== true) {
+      if (step.value === "turn") {
+        yield* turn
+        step = steps.next(undefined)
+      } else step = steps.next(yield* Effect.either(step.value))
+    }
+    return step.value
+  })
+
 /**
  * Verifies every signature of an update; the first failure is the update's (libxmtp `unverified.rs`, `to_verified`). What
  * the update does with its signers is not looked at.
@@ -135,45 +179,33 @@ export const verifyUpdate = (
   options?: { readonly updateIndex?: number | undefined }
 ): Effect.Effect<VerifiedUpdate, IdentityConversionError | IdentitySignatureError, SmartContractWalletVerifier> =>
   Effect.flatMap(CurveBackend, (backend) =>
-    verifyAtPace({ update, text: textOf(update) }, options?.updateIndex, makePace(), backend)
+    Effect.flatten(inFiber(verifySteps(signedOf(update), options?.updateIndex, makePace(), curvesOf(backend))))
   )
 
-/** An update and what its signatures sign. */
-interface Signed {
-  readonly update: IdentityUpdate.IdentityUpdate
-  readonly text: SignedText
-}
-
-const textOf = (update: IdentityUpdate.IdentityUpdate): SignedText => new SignedText(SignatureText.make(update))
-
-const verifyAtPace = (
-  { text, update }: Signed,
+function* verifySteps(
+  signed: Signed,
   updateIndex: number | undefined,
-  pace: ReturnType<typeof makePace>,
-  backend: Operations
-): Effect.Effect<VerifiedUpdate, IdentityConversionError | IdentitySignatureError, SmartContractWalletVerifier> =>
-  Effect.gen(function* () {
-    const memo = new Map<string, VerifiedSignature>()
-    const actions: Array<VerifiedAction> = []
-
-    // One loop without an effect for each signature: most are verified right here.
-    for (const [actionIndex, action] of update.actions.entries()) {
-      const signers: Array<VerifiedSignature> = []
-      for (const [role, signature] of signaturesOf(action)) {
-        const key = memoKey(signature)
-        const known = key === undefined ? undefined : memo.get(key)
-        if (pace(known === undefined ? VERIFICATION : SMALL_STEP)) yield* turn
-        if (known !== undefined) {
-          signers.push(known)
-          continue
-        }
-        const verified =
-          signature._tag === "SmartContractWallet"
-            ? yield* Effect.either(SmartContractWallet.verify(text.eip191Hash, signature))
-            : verifyHere(backend, text, signature)
-        if (Either.isLeft(verified)) {
-          const failure = verified.left
-          return yield* failure === "InvalidKey"
+  pace: Pace,
+  curves: Curves
+): Steps<Either.Either<VerifiedUpdate, IdentityConversionError | IdentitySignatureError>> {
+  const { update } = signed
+  const memo = new Map<string, VerifiedSignature>()
+  const actions: Array<VerifiedAction> = []
+  for (const [actionIndex, action] of update.actions.entries()) {
+    const signers: Array<VerifiedSignature> = []
+    for (const [role, signature] of signaturesOf(action)) {
+      const key = memoKey(signature)
+      const known = key === undefined ? undefined : memo.get(key)
+      if (pace(known === undefined ? VERIFICATION : SMALL_STEP)) yield "turn"
+      if (known !== undefined) {
+        signers.push(known)
+        continue
+      }
+      const verified = yield* verifyOne(signed, signature, key, curves)
+      if (Either.isLeft(verified)) {
+        const failure = verified.left
+        return Either.left(
+          failure === "InvalidKey"
             ? new IdentityConversionError({
                 updateIndex,
                 actionIndex,
@@ -181,16 +213,39 @@ const verifyAtPace = (
                 detail: "not a point of the curve"
               })
             : new IdentitySignatureError({ updateIndex, actionIndex, role, kind: signature._tag, ...failure })
-        }
-        if (key !== undefined) memo.set(key, verified.right)
-        signers.push(verified.right)
+        )
       }
-      const verified = withSigners(action, signers)
-      if (verified === undefined) return yield* Effect.dieMessage("an action has as many signers as signatures")
-      actions.push(verified)
+      if (key !== undefined) memo.set(key, verified.right)
+      signers.push(verified.right)
     }
-    return { inboxId: update.inboxId, clientTimestampNs: update.clientTimestampNs, actions }
-  })
+    actions.push(withSigners(action, signers))
+  }
+  return Either.right({ inboxId: update.inboxId, clientTimestampNs: update.clientTimestampNs, actions })
+}
+
+function* verifyOne(
+  { prepared, text }: Signed,
+  signature: Signature,
+  key: string | undefined,
+  { answer, backend }: Curves
+): Steps<Either.Either<VerifiedSignature, Failure>> {
+  switch (signature._tag) {
+    case "SmartContractWallet": {
+      const said = yield SmartContractWallet.verify(text.eip191Hash, signature)
+      if (said === undefined) throw new Error("a chain was asked and nobody says what it said")
+      return said
+    }
+    case "Erc191":
+    case "InstallationKey": {
+      const known = (key === undefined ? undefined : prepared.get(key)) ?? prepare(text, signature)
+      return Either.flatMap(known, ({ judge, question }) => judge(answer(question)))
+    }
+    case "LegacyDelegated":
+      return LegacyDelegated.verify(backend, text.eip191Hash, signature)
+    case "Passkey":
+      return Passkey.verify(backend, text, signature)
+  }
+}
 
 /** The signatures of an action, in the order in which libxmtp verifies them. */
 const signaturesOf = (action: IdentityUpdate.Action): ReadonlyArray<readonly [SignatureRole, Signature]> => {
@@ -207,17 +262,18 @@ const signaturesOf = (action: IdentityUpdate.Action): ReadonlyArray<readonly [Si
   }
 }
 
-/** An action with its signers, in the order of `signaturesOf`. */
+/** An action with its signers, in the order of `signaturesOf`, which has as many. */
 const withSigners = (
   action: IdentityUpdate.Action,
   [first, second]: ReadonlyArray<VerifiedSignature>
-): VerifiedAction | undefined => {
-  if (first === undefined) return undefined
+): VerifiedAction => {
+  if (first === undefined) throw new Error("an action has a signature")
   switch (action._tag) {
     case "CreateInbox":
       return { unsigned: action, initial: first }
     case "AddAssociation":
-      return second === undefined ? undefined : { unsigned: action, new: first, existing: second }
+      if (second === undefined) throw new Error("an addition has two signatures")
+      return { unsigned: action, new: first, existing: second }
     case "RevokeAssociation":
       return { unsigned: action, recovery: first }
     case "ChangeRecoveryIdentifier":
@@ -226,52 +282,50 @@ const withSigners = (
 }
 
 /** All updates of a log, before any of them is verified: one that does not decode fails the log first. */
-const decodeAll = (
+function* decodeSteps(
   updates: ReadonlyArray<Uint8Array>,
-  pace: ReturnType<typeof makePace>
-): Effect.Effect<ReadonlyArray<Signed>, IdentityConversionError> =>
-  Effect.gen(function* () {
-    const decoded: Array<Signed> = []
-    for (const [updateIndex, bytes] of updates.entries()) {
-      if (pace(SMALL_STEP)) yield* turn
-      const update = yield* IdentityUpdate.decode(bytes, { updateIndex })
-      decoded.push({ update, text: textOf(update) })
-    }
-    return decoded
-  })
+  pace: Pace
+): Steps<Either.Either<ReadonlyArray<Signed>, IdentityConversionError>> {
+  const decoded: Array<Signed> = []
+  for (const [updateIndex, bytes] of updates.entries()) {
+    if (pace(SMALL_STEP)) yield "turn"
+    const update = IdentityUpdate.decode(bytes, { updateIndex })
+    if (Either.isLeft(update)) return Either.left(update.left)
+    decoded.push(signedOf(update.right))
+  }
+  return Either.right(decoded)
+}
 
-const fold = (
-  state: AssociationState | undefined,
-  decode: Effect.Effect<ReadonlyArray<Signed>, IdentityConversionError>,
-  options: ResolveOptions | undefined,
-  pace: ReturnType<typeof makePace>,
-  backend: Operations
-): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
-  Effect.gen(function* () {
-    const verified: Array<VerifiedUpdate> = []
-    for (const [updateIndex, signed] of (yield* decode).entries()) {
-      verified.push(yield* verifyAtPace(signed, updateIndex, pace, backend))
-    }
-    const next = yield* applyAll(state, verified)
-    const expected = options?.expectedInboxId
-    if (expected !== undefined && next.inboxId !== expected) {
-      return yield* new IdentityAssociationError({
+function* foldSteps(
+  { expectedInboxId, state, updates }: LogToResolve,
+  ahead: Either.Either<ReadonlyArray<Signed>, IdentityConversionError> | undefined,
+  pace: Pace,
+  curves: Curves
+): Steps<Either.Either<AssociationState, IdentityError>> {
+  const decoded = ahead ?? (yield* decodeSteps(updates, pace))
+  if (Either.isLeft(decoded)) return Either.left(decoded.left)
+  const verified: Array<VerifiedUpdate> = []
+  for (const [updateIndex, signed] of decoded.right.entries()) {
+    const one = yield* verifySteps(signed, updateIndex, pace, curves)
+    if (Either.isLeft(one)) return Either.left(one.left)
+    verified.push(one.right)
+  }
+  const next = applyAll(state, verified)
+  if (Either.isRight(next) && expectedInboxId !== undefined && next.right.inboxId !== expectedInboxId) {
+    return Either.left(
+      new IdentityAssociationError({
         reason: "UnexpectedInbox",
-        detail: `expected ${expected}, the log is that of ${next.inboxId}`
+        detail: `expected ${expectedInboxId}, the log is that of ${next.right.inboxId}`
       })
-    }
-    return next
-  })
+    )
+  }
+  return next
+}
 
-const foldOne = (
-  state: AssociationState | undefined,
-  updates: ReadonlyArray<Uint8Array>,
-  options: ResolveOptions | undefined
-): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
-  Effect.suspend(() => {
-    const pace = makePace()
-    return Effect.flatMap(CurveBackend, (backend) => fold(state, decodeAll(updates, pace), options, pace, backend))
-  }).pipe(withSpan("IdentityLog.resolve", { attributes: { updates: updates.length } }))
+const foldOne = (log: LogToResolve): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
+  Effect.flatMap(CurveBackend, (backend) =>
+    Effect.flatten(inFiber(foldSteps(log, undefined, makePace(), curvesOf(backend))))
+  ).pipe(withSpan("IdentityLog.resolve", { attributes: { updates: log.updates.length } }))
 
 /**
  * The state that a whole log adds up to: the protobuf bytes of its updates in the order of the node
@@ -294,7 +348,7 @@ const foldOne = (
 export const resolve = (
   updates: ReadonlyArray<Uint8Array>,
   options?: ResolveOptions
-): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> => foldOne(undefined, updates, options)
+): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> => foldOne({ ...options, updates })
 
 /**
  * The state after further updates, without verifying again what led to it. The result is what resolving the whole log
@@ -307,7 +361,8 @@ export const extend = (
   state: AssociationState,
   newUpdates: ReadonlyArray<Uint8Array>,
   options?: ResolveOptions
-): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> => foldOne(state, newUpdates, options)
+): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
+  foldOne({ ...options, state, updates: newUpdates })
 
 /**
  * A log among others.
@@ -321,67 +376,124 @@ export interface LogToResolve extends ResolveOptions {
   readonly updates: ReadonlyArray<Uint8Array>
 }
 
+/**
+ * How to resolve many logs.
+ *
+ * @since 1.0.0
+ * @category models
+ */
+export interface ResolveAllOptions {
+  /** Logs at a time that are long, or that ask a chain: while one waits for that, the others go on. */
+  readonly concurrency: number
+  /**
+   * Where several calls share it (one permit), their signatures are verified call after call, in the order in which they came,
+   * while workers are ahead with those of the next. A call with few signatures waits for nobody.
+   */
+  readonly takeTurns?: Effect.Semaphore | undefined
+}
+
 /** Bytes of a log that is decoded before its turn. Longer ones are none that many are asked for at once. */
 const DECODED_AHEAD_BYTES = 32 * 1024
 
-/** The operations that verifying these updates comes to: a rehearsal in which every signature is found wanting. */
-const questionsOf = (logs: ReadonlyArray<ReadonlyArray<Signed>>): ReadonlyArray<Question> => {
-  const questions: Array<Question> = []
-  const listener: Operations = {
-    name: "listener",
-    recoverSecp256k1: (digest, signature, parity) => {
-      questions.push({ _tag: "recoverSecp256k1", digest, signature, parity })
-      return undefined
-    },
-    combineEd25519: (s, k, a) => {
-      questions.push({ _tag: "combineEd25519", s, k, a })
-      return undefined
-    },
-    verifyP256: () => false
-  }
-  for (const log of logs) {
-    for (const { text, update } of log) {
-      const asked = new Set<string>()
-      for (const [, signature] of update.actions.flatMap(signaturesOf)) {
-        if (signature._tag !== "Erc191" && signature._tag !== "InstallationKey") continue
-        const key = memoKey(signature)
-        if (key === undefined || asked.has(key)) continue
-        asked.add(key)
-        verifyHere(listener, text, signature)
-      }
+/** So many are verified in a few milliseconds: nobody minds whose turn it is. */
+const FEW_QUESTIONS = 16
+
+const isShort = ({ updates }: LogToResolve): boolean =>
+  updates.reduce((sum, { length }) => sum + length, 0) <= DECODED_AHEAD_BYTES
+
+/** Prepares the signatures that a curve decides, each once, and notes the questions in the order of their verification. */
+function* prepareSteps({ prepared, text, update }: Signed, pace: Pace, questions: Array<Question>): Steps<void> {
+  for (const action of update.actions) {
+    for (const [, signature] of signaturesOf(action)) {
+      if (signature._tag !== "Erc191" && signature._tag !== "InstallationKey") continue
+      const key = memoKey(signature)
+      if (key === undefined || prepared.has(key)) continue
+      if (pace(PREPARATION)) yield "turn"
+      const one = prepare(text, signature)
+      prepared.set(key, one)
+      if (Either.isRight(one)) questions.push(one.right.question)
     }
   }
-  return questions
 }
 
+/** The short logs decoded, by their index; what they will ask of the curves where somebody wants to know. */
+function* decodeAhead(
+  logs: ReadonlyArray<LogToResolve>,
+  pace: Pace,
+  questions: Array<Question> | undefined
+): Steps<ReadonlyMap<number, Either.Either<ReadonlyArray<Signed>, IdentityConversionError>>> {
+  const ahead = new Map<number, Either.Either<ReadonlyArray<Signed>, IdentityConversionError>>()
+  for (const [index, log] of logs.entries()) {
+    if (!isShort(log)) continue
+    const decoded = yield* decodeSteps(log.updates, pace)
+    ahead.set(index, decoded)
+    if (questions === undefined || Either.isLeft(decoded)) continue
+    for (const signed of decoded.right) yield* prepareSteps(signed, pace, questions)
+  }
+  return ahead
+}
+
+type Resolution = Either.Either<AssociationState, IdentityError>
+
+/** The work on a log, and where it has come to. */
+interface Work {
+  readonly steps: Steps<Resolution>
+  at?: IteratorResult<Pause, Resolution>
+}
+
+/** Does what is left of each, so many at a time. Most are through, and cost no fiber. */
+const finish = (
+  works: ReadonlyArray<Work>,
+  concurrency: number
+): Effect.Effect<ReadonlyArray<Resolution>, never, SmartContractWalletVerifier> =>
+  Effect.map(
+    Effect.forEach(
+      works.filter(({ at }) => at?.done !== true),
+      (work) =>
+        Effect.map(inFiber(work.steps, work.at), (value) => {
+          work.at = { done: true, value }
+        }),
+      { concurrency, discard: true }
+    ),
+    () => works.flatMap(({ at }) => (at?.done === true ? [at.value] : []))
+  )
+
 /**
- * `resolve` or `extend` of each log, in order, `concurrency` at a time: while one waits for a smart contract wallet, the
- * others go on. The curve backend hears of all their signatures before the first is verified, so that one with workers can
- * begin on every processor.
+ * `resolve` or `extend` of each log, in order. Short logs are verified one after the other; one that is long, or waits for a
+ * smart contract wallet, keeps no other waiting. The curve backend hears of the signatures of all short ones before the first
+ * is verified, so that one with workers can begin on every processor.
  *
  * @since 1.0.0
  * @category resolving
  */
 export const resolveAll = (
   logs: ReadonlyArray<LogToResolve>,
-  options: { readonly concurrency: number }
+  { concurrency, takeTurns }: ResolveAllOptions
 ): Effect.Effect<ReadonlyArray<Either.Either<AssociationState, IdentityError>>, never, SmartContractWalletVerifier> =>
   Effect.gen(function* () {
     const backend = yield* CurveBackend
     const pace = makePace(POINTS_PER_TURN_OF_MANY)
-    const toFold: Array<LogToResolve & { readonly decode: ReturnType<typeof decodeAll> }> = []
-    const ahead: Array<ReadonlyArray<Signed>> = []
-    for (const log of logs) {
-      const decode = decodeAll(log.updates, pace)
-      const isShort = log.updates.reduce((sum, { length }) => sum + length, 0) <= DECODED_AHEAD_BYTES
-      const decoded = backend.foresee !== undefined && isShort ? yield* Effect.either(decode) : undefined
-      if (decoded !== undefined && Either.isRight(decoded)) ahead.push(decoded.right)
-      toFold.push({ ...log, decode: decoded ?? decode })
+    const questions: Array<Question> = []
+    const ahead = yield* inFiber(decodeAhead(logs, pace, backend.foresee === undefined ? undefined : questions))
+    const foreseen = backend.foresee?.(questions)
+    const curves = foreseen === undefined ? curvesOf(backend) : { backend, answer: foreseen.answer }
+
+    const works = logs.map((log, index): Work => ({ steps: foldSteps(log, ahead.get(index), pace, curves) }))
+    const short = works.filter((_, index) => ahead.has(index))
+    let next = 0
+    /** Verifies short logs until it is others' turn; whether that were all. One that has to ask a chain is left where it is. */
+    const verifySome = (): boolean => {
+      for (let work = short[next]; work !== undefined; work = short[++next]) {
+        work.at = work.steps.next()
+        if (work.at.done !== true && work.at.value === "turn") return false
+      }
+      return true
     }
-    const { operations, release } = backend.foresee?.(questionsOf(ahead)) ?? { operations: backend, release: () => {} }
-    return yield* Effect.forEach(
-      toFold,
-      ({ decode, state, ...options }) => Effect.either(fold(state, decode, options, pace, operations)),
-      options
-    ).pipe(Effect.ensuring(Effect.sync(release)))
+    const verifyShort = Effect.suspend(() => (verifySome() ? Effect.void : inTurns(verifySome)))
+    const mayWait = takeTurns !== undefined && questions.length >= FEW_QUESTIONS
+
+    return yield* (mayWait ? takeTurns.withPermits(1)(verifyShort) : verifyShort).pipe(
+      Effect.zipRight(Effect.suspend(() => finish(works, concurrency))),
+      Effect.ensuring(Effect.sync(() => foreseen?.release()))
+    )
   }).pipe(Effect.withSpan("IdentityLog.resolveAll", { attributes: { logs: logs.length }, captureStackTrace: false }))

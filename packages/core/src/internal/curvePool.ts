@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Foreseen, Operations, Question } from "../identity/CurveBackend.ts"
+import { answer, type Foreseen, type Operations, type Question } from "../identity/CurveBackend.ts"
 import * as threads from "./threads.ts"
 
 /**
@@ -35,65 +35,49 @@ const LARGEST_BATCH = 4_096
 /** A worker takes a third of a second of processor time to start: as much as these take. */
 const QUESTIONS_BEFORE_START = 1_000
 
-/** The arguments one after the other, as in a slot. */
-const argumentsOf = (question: Question): Uint8Array => {
-  const bytes = new Uint8Array(layout.KindAt)
-  if (question._tag === "recoverSecp256k1") {
-    bytes.set(question.digest)
-    bytes.set(question.signature, 32)
-    bytes[96] = question.parity
-  } else {
-    bytes.set(question.s)
-    bytes.set(question.k, 32)
-    bytes.set(question.a, 64)
-  }
-  return bytes
-}
-
 const isWellFormed = (question: Question): boolean =>
   question._tag === "recoverSecp256k1"
     ? question.digest.length === 32 && question.signature.length === 64
     : question.s.length === 32 && question.k.length === 32 && question.a.length === 32
 
-const keyOf = (kind: number, args: Uint8Array): string =>
-  `${kind}${Buffer.from(args.buffer, args.byteOffset, args.byteLength).toString("latin1")}`
+/** Writes a question into its slot, the arguments one after the other. */
+const write = (slot: Uint8Array, question: Question): void => {
+  if (question._tag === "recoverSecp256k1") {
+    slot.set(question.digest)
+    slot.set(question.signature, 32)
+    slot[96] = question.parity
+    slot[layout.KindAt] = 0
+  } else {
+    slot.set(question.s)
+    slot.set(question.k, 32)
+    slot.set(question.a, 64)
+    slot[layout.KindAt] = 1
+  }
+}
 
-/** The table of some questions, and the operations that look into it first. */
+/** The table of some questions, and who looks into it before computing an answer. */
 const tableOf = (questions: ReadonlyArray<Question>, own: Operations) => {
   const count = questions.length
   const bytes = new SharedArrayBuffer((4 + layout.SlotBytes) * count)
   const status = new Int32Array(bytes, 0, count)
-  const indexes = new Map<string, number>()
+  const slots = new Uint8Array(bytes, 4 * count)
+  const indexes = new Map<Question, number>()
   for (const [index, question] of questions.entries()) {
-    const kind = question._tag === "recoverSecp256k1" ? 0 : 1
-    const args = argumentsOf(question)
-    const slot = new Uint8Array(bytes, 4 * count + layout.SlotBytes * index, layout.SlotBytes)
-    slot.set(args)
-    slot[layout.KindAt] = kind
-    const key = keyOf(kind, args)
-    // The same question twice is asked once: the first place is the one that is come to first.
-    if (indexes.has(key)) Atomics.store(status, index, layout.Ours)
-    else indexes.set(key, index)
+    write(slots.subarray(layout.SlotBytes * index, layout.SlotBytes * (index + 1)), question)
+    indexes.set(question, index)
   }
 
   /** A worker's answer, if it has one already; otherwise the question is taken from the workers. */
-  const answered = (question: Question, length: number): Uint8Array | undefined => {
-    const index = indexes.get(keyOf(question._tag === "recoverSecp256k1" ? 0 : 1, argumentsOf(question)))
+  const answered = (question: Question): Uint8Array | undefined => {
+    const index = indexes.get(question)
     if (index === undefined) return undefined
     if (Atomics.compareExchange(status, index, layout.Open, layout.Ours) !== layout.Done) return undefined
-    const result = new Uint8Array(length)
-    result.set(new Uint8Array(bytes, 4 * count + layout.SlotBytes * index + layout.ResultAt, length))
-    return result
+    const start = layout.SlotBytes * index + layout.ResultAt
+    return slots.slice(start, start + (question._tag === "recoverSecp256k1" ? 65 : 32))
   }
 
   const foreseen: Foreseen = {
-    operations: {
-      ...own,
-      recoverSecp256k1: (digest, signature, parity) =>
-        answered({ _tag: "recoverSecp256k1", digest, signature, parity }, 65) ??
-        own.recoverSecp256k1(digest, signature, parity),
-      combineEd25519: (s, k, a) => answered({ _tag: "combineEd25519", s, k, a }, 32) ?? own.combineEd25519(s, k, a)
-    },
+    answer: (question) => answered(question) ?? answer(own, question),
     release: () => {
       for (let index = 0; index < count; index++) {
         Atomics.compareExchange(status, index, layout.Open, layout.Ours)
@@ -121,7 +105,7 @@ export const make = (own: Operations, workers: number): Effect.Effect<Operations
         const questions = asked.filter(isWellFormed).slice(0, LARGEST_BATCH)
         // What is too small to be helped with is no reason to start anybody.
         if (questions.length < SMALLEST_BATCH || !expect(questions.length)) {
-          return { operations: own, release: () => {} }
+          return { answer: (question) => answer(own, question), release: () => {} }
         }
         const { batch, foreseen } = tableOf(questions, own)
         send(batch)

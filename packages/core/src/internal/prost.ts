@@ -3,6 +3,8 @@
  * what they skip and what they refuse, and here that would be a different verdict on somebody's package.
  */
 
+import { bytesToHex } from "@noble/hashes/utils.js"
+
 /** Why prost refuses a message. */
 export type ProstReason =
   | "InvalidVarint"
@@ -48,49 +50,107 @@ export const RECURSION_LIMIT = 100
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-/** Node's own is several times faster; only some platforms have it. */
+/** Node's own turns bytes into text several times faster; only some platforms have it. */
 const { Buffer: NodeBuffer } = globalThis
-const fromAscii: (bytes: Uint8Array) => string =
-  NodeBuffer === undefined
-    ? (bytes) => String.fromCharCode(...bytes)
-    : (bytes) => NodeBuffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
+
+/** Text of a part of some bytes. */
+interface Texts {
+  readonly hex: (start: number, end: number) => string
+  readonly ascii: (start: number, end: number) => string
+}
+
+const textsOf = (bytes: Uint8Array): Texts => {
+  if (NodeBuffer === undefined) {
+    return {
+      hex: (start, end) => bytesToHex(bytes.subarray(start, end)),
+      ascii: (start, end) => String.fromCharCode(...bytes.subarray(start, end))
+    }
+  }
+  const buffer = NodeBuffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  return {
+    hex: (start, end) => buffer.toString("hex", start, end),
+    ascii: (start, end) => buffer.toString("latin1", start, end)
+  }
+}
 
 /** A cursor over one message. */
 export class ProstReader {
   readonly #bytes: Uint8Array
-  #position = 0
+  #texts: Texts | undefined
+  #position: number
+  readonly #end: number
   #wireType = 0
 
-  constructor(bytes: Uint8Array) {
+  /** Of the message in these bytes, or in a part of them. */
+  constructor(bytes: Uint8Array, start = 0, end = bytes.length) {
     this.#bytes = bytes
+    this.#position = start
+    this.#end = end
   }
 
   /** The field number of the next field, or 0 at the end of the message. */
   nextField(): number {
-    return this.#position === this.#bytes.length ? 0 : this.#key()
+    return this.#position === this.#end ? 0 : this.#key()
   }
 
   /** The current field as `bytes`. */
   delimited(): Uint8Array {
-    this.#expect(DELIMITED)
-    const length = this.#length()
-    this.#position += length
-    return this.#bytes.subarray(this.#position - length, this.#position)
+    const start = this.#start()
+    return this.#bytes.subarray(start, this.#position)
+  }
+
+  /** The current field as `bytes`, in lower-case hex. */
+  hex(): string {
+    const start = this.#start()
+    return this.#text.hex(start, this.#position)
+  }
+
+  /** A reader of the current field, a message. Its offsets count from the start of the outermost one. */
+  message(): ProstReader {
+    const start = this.#start()
+    const reader = new ProstReader(this.#bytes, start, this.#position)
+    reader.#texts = this.#text
+    return reader
+  }
+
+  /** Whether the rest of this message is byte for byte the rest of the other one. */
+  equals(other: ProstReader): boolean {
+    const length = this.#end - this.#position
+    if (length !== other.#end - other.#position) return false
+    for (let i = 0; i < length; i++) {
+      if (this.#bytes[this.#position + i] !== other.#bytes[other.#position + i]) return false
+    }
+    return true
   }
 
   /** The current field as `string`. */
   text(): string {
-    const start = this.#position
-    const bytes = this.delimited()
+    const field = this.#position
+    const start = this.#start()
+    const end = this.#position
     let ascii = true
-    for (let i = 0; i < bytes.length && ascii; i++) ascii = (bytes[i] ?? 0) < 0x80
+    for (let i = start; i < end && ascii; i++) ascii = (this.#bytes[i] ?? 0) < 0x80
     // The usual identity is 64 hex digits; this is several times faster than the decoder.
-    if (ascii && bytes.length <= 256) return fromAscii(bytes)
+    if (ascii && end - start <= 256) return this.#text.ascii(start, end)
     try {
-      return strictUtf8.decode(bytes)
+      return strictUtf8.decode(this.#bytes.subarray(start, end))
     } catch {
-      throw new ProstFailure("InvalidUtf8", start)
+      throw new ProstFailure("InvalidUtf8", field)
     }
+  }
+
+  /** Made when it is first needed. */
+  get #text(): Texts {
+    this.#texts ??= textsOf(this.#bytes)
+    return this.#texts
+  }
+
+  /** Passes over the current field, which is delimited; where its content starts. */
+  #start(): number {
+    this.#expect(DELIMITED)
+    const length = this.#length()
+    this.#position += length
+    return this.#position - length
   }
 
   /** The current field as `int32` or an enum: the low 32 bits, signed. */
@@ -117,7 +177,7 @@ export class ProstReader {
     return values
   }
 
-  /** Bytes from the start of the message to what is read next. */
+  /** Bytes from the start of the outermost message to what is read next. */
   get position(): number {
     return this.#position
   }
@@ -178,12 +238,12 @@ export class ProstReader {
   #length(): number {
     const start = this.#position
     const { low, high } = this.#varint()
-    if (high !== 0 || low > this.#bytes.length - this.#position) throw new ProstFailure("BufferUnderflow", start)
+    if (high !== 0 || low > this.#end - this.#position) throw new ProstFailure("BufferUnderflow", start)
     return low
   }
 
   #advance(length: number): void {
-    if (length > this.#bytes.length - this.#position) throw new ProstFailure("BufferUnderflow", this.#position)
+    if (length > this.#end - this.#position) throw new ProstFailure("BufferUnderflow", this.#position)
     this.#position += length
   }
 
@@ -193,7 +253,7 @@ export class ProstReader {
     let low = 0
     let high = 0
     for (let i = 0; i < 10; i++) {
-      const byte = this.#bytes[this.#position]
+      const byte = this.#position < this.#end ? this.#bytes[this.#position] : undefined
       if (byte === undefined) throw new ProstFailure("InvalidVarint", start)
       this.#position++
       const bits = byte & 0x7f

@@ -58,26 +58,18 @@ const rulesOf = (message: DescMessage): ReadonlyMap<number, FieldRule> => {
 }
 
 /** Reads what prost would read, keeps nothing, and throws prost's refusal with the offset in the whole message. */
-const walk = (message: DescMessage, bytes: Uint8Array, depthLeft: number): void => {
+const walk = (message: DescMessage, reader: ProstReader, depthLeft: number): void => {
   const known = rulesOf(message)
-  const reader = new ProstReader(bytes)
   for (let field = reader.nextField(); field !== 0; field = reader.nextField()) {
     const rule = known.get(field)
     if (rule === undefined) reader.skip(field, depthLeft)
-    else if (rule.message !== undefined) walkNested(rule.message, reader.delimited(), bytes, depthLeft)
-    else if (reader.wireType === rule.wireType || (rule.packable && reader.wireType === DELIMITED)) {
+    else if (rule.message !== undefined) {
+      const nested = reader.message()
+      if (depthLeft === 0) throw new ProstFailure("RecursionLimit", nested.position)
+      walk(rule.message, nested, depthLeft - 1)
+    } else if (reader.wireType === rule.wireType || (rule.packable && reader.wireType === DELIMITED)) {
       reader.skip(field, depthLeft)
     } else throw new ProstFailure("UnexpectedWireType", reader.position)
-  }
-}
-
-const walkNested = (message: DescMessage, nested: Uint8Array, outer: Uint8Array, depthLeft: number): void => {
-  const start = nested.byteOffset - outer.byteOffset
-  if (depthLeft === 0) throw new ProstFailure("RecursionLimit", start)
-  try {
-    walk(message, nested, depthLeft - 1)
-  } catch (thrown) {
-    throw thrown instanceof ProstFailure ? new ProstFailure(thrown.reason, start + thrown.offset) : thrown
   }
 }
 
@@ -87,7 +79,7 @@ export const decode = <Desc extends DescMessage>(
   bytes: Uint8Array
 ): Either.Either<MessageShape<Desc>, string> => {
   const refusal = attempt(
-    () => walk(schema, bytes, RECURSION_LIMIT),
+    () => walk(schema, new ProstReader(bytes), RECURSION_LIMIT),
     ({ offset, reason }) => `${reason} at byte ${offset}`
   )
   if (refusal !== undefined) return Either.left(refusal)

@@ -239,6 +239,8 @@ export const make = (
       weightOf: ({ stateBytes, unsaved }) => stateBytes + logBytes(unsaved)
     })
     const inFlight = new Map<InboxId, Flight>()
+    /** The logs of one request are verified before those of the next, which is on its way or in the hands of workers. */
+    const takeTurns = yield* Effect.makeSemaphore(1)
 
     /** An answer that was longer under way than a newer one does not undo it. */
     const remember = (inboxId: InboxId, newest: Remembered): void => {
@@ -278,7 +280,7 @@ export const make = (
           updates: log.map(({ update }) => update),
           expectedInboxId: inboxId
         })),
-        { concurrency: LOGS_AT_A_TIME }
+        { concurrency: LOGS_AT_A_TIME, takeTurns }
       ).pipe(
         Effect.provideService(SmartContractWalletVerifier, verifier),
         Effect.provideService(CurveBackend, backend),
@@ -321,6 +323,7 @@ export const make = (
     const read = (
       inboxIds: ReadonlyArray<InboxId>,
       lookedUp: ReadonlyMap<InboxId, Known>,
+      requests: Effect.Semaphore,
       onAnswer: () => void
     ): Effect.Effect<{
       readonly results: ReadonlyArray<readonly [InboxId, Result]>
@@ -342,7 +345,7 @@ export const make = (
           api
             .getIdentityUpdates(part.map((inboxId) => ({ inboxId, after: after(inboxId) })))
             .pipe(Effect.ensuring(Effect.sync(onAnswer)))
-        )
+        ).pipe(requests.withPermits(1))
         const results: Array<readonly [InboxId, Result]> = []
         const toResolve: Array<Extension> = []
         for (const [part, answer] of parts) {
@@ -391,18 +394,20 @@ export const make = (
         close(one)
         Deferred.unsafeDone(one[0], landing)
       }
+      // As many again as are asked for are verified, or wait for it, so that there is always something to do.
+      const requests = Effect.unsafeMakeSemaphore(concurrency)
       return Effect.flatMap(lookUp(flights.flatMap(([, inboxIds]) => inboxIds)), (lookedUp) =>
         Effect.forEach(
           flights,
           (one) =>
             Effect.flatMap(
-              read(one[1], lookedUp, () => close(one)),
+              read(one[1], lookedUp, requests, () => close(one)),
               ({ extended, results }) => {
                 land(one, Exit.succeed(new Map(results)))
                 return puts.add(extended)
               }
             ),
-          { concurrency, discard: true }
+          { concurrency: 2 * concurrency, discard: true }
         )
       ).pipe(
         Effect.zipRight(puts.flush),

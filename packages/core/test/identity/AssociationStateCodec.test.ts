@@ -1,4 +1,5 @@
 /** States as bytes: the same state comes back, byte order is kept, and what is no state is refused. */
+import { fromBinary, toBinary } from "@bufbuild/protobuf"
 import { describe, expect, it } from "@effect/vitest"
 import * as IdentityLog from "@keyward/core/identity/IdentityLog"
 import { associationState } from "@keyward/test-utils/contracts/AssociationStateCacheContract"
@@ -6,6 +7,7 @@ import { randomIdentityLogs } from "@keyward/test-utils/vectors/IdentityVectors"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
+import { AssociationStateSchema } from "../../src/gen/xmtp/identity/associations/association_pb.ts"
 import { estimateBytes } from "../../src/identity/AssociationState.ts"
 import * as Codec from "../../src/identity/AssociationStateCodec.ts"
 import { InboxId } from "../../src/identity/InboxId.ts"
@@ -26,6 +28,17 @@ describe("AssociationStateCodec", () => {
         expect(decoded.recoveryIdentifier).toEqual(state.recoveryIdentifier)
         expect(decoded.inboxId).toBe(inboxId)
         expect(Buffer.compare(Codec.encode(decoded), bytes)).toBe(0)
+      }),
+      { seed: SEED, numRuns: 300 }
+    )
+  })
+
+  it("writes what a general writer of the messages writes, byte for byte", () => {
+    FastCheck.assert(
+      FastCheck.property(associationState(inboxId), (state) => {
+        const bytes = Codec.encode(state)
+        const general = toBinary(AssociationStateSchema, fromBinary(AssociationStateSchema, bytes))
+        expect(Buffer.compare(general, bytes)).toBe(0)
       }),
       { seed: SEED, numRuns: 300 }
     )

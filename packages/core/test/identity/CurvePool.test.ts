@@ -6,7 +6,13 @@ import { ed25519 } from "@noble/curves/ed25519.js"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import { CurveBackend, type Foreseen, type Operations, type Question } from "../../src/identity/CurveBackend.ts"
+import {
+  answer as answerOf,
+  CurveBackend,
+  type Foreseen,
+  type Operations,
+  type Question
+} from "../../src/identity/CurveBackend.ts"
 import * as FastCurveBackend from "../../src/identity/FastCurveBackend.ts"
 import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import * as curvePool from "../../src/internal/curvePool.ts"
@@ -61,10 +67,7 @@ const question: FastCheck.Arbitrary<Question> = FastCheck.oneof(
 const questions = (length: number): ReadonlyArray<Question> =>
   FastCheck.sample(question, { seed: SEED, numRuns: length })
 
-const ask = (operations: Operations, one: Question): Uint8Array | undefined =>
-  one._tag === "recoverSecp256k1"
-    ? operations.recoverSecp256k1(one.digest, one.signature, one.parity)
-    : operations.combineEd25519(one.s, one.k, one.a)
+const ask = (operations: Operations, one: Question): Uint8Array | undefined => answerOf(operations, one)
 
 const foreseeBy = (pool: Operations, all: ReadonlyArray<Question>): Foreseen => {
   if (pool.foresee === undefined) throw new Error("a pool foresees")
@@ -80,9 +83,9 @@ const turn = Effect.async<void>((resume) => {
 const untilHelped = (pool: Operations, asked: { count: number }, all: ReadonlyArray<Question>) =>
   Effect.gen(function* () {
     for (let round = 0; round < 400; round++) {
-      const { operations, release } = foreseeBy(pool, all)
+      const { answer, release } = foreseeBy(pool, all)
       asked.count = 0
-      const answers = all.map((one) => ask(operations, one))
+      const answers = all.map(answer)
       release()
       if (asked.count < all.length) return { answers, helped: true }
       yield* turn
@@ -111,9 +114,7 @@ describe(`threads that compute ahead, seed ${SEED}`, { timeout: 60_000 }, () => 
       const pool = yield* curvePool.make(counting, 1)
       for (let round = 0; round < 3; round++) {
         const few = all.slice(0, 300)
-        const { operations } = foreseeBy(pool, few)
-        expect(operations).toBe(counting)
-        few.map((one) => ask(operations, one))
+        few.map(foreseeBy(pool, few).answer)
       }
       expect(asked.count).toBe(900)
     })
@@ -129,15 +130,11 @@ describe(`threads that compute ahead, seed ${SEED}`, { timeout: 60_000 }, () => 
         return { pool, foreseen: foreseeBy(pool, all.slice(0, 64)) }
       }).pipe(Effect.scoped)
       // Asked of a thread that has been ended meanwhile.
-      expect(all.slice(0, 64).map((one) => ask(foreseen.operations, one))).toEqual(
-        all.slice(0, 64).map((one) => ask(own, one))
-      )
+      expect(all.slice(0, 64).map(foreseen.answer)).toEqual(all.slice(0, 64).map((one) => ask(own, one)))
       yield* turn
       const later = foreseeBy(pool, all)
       asked.count = 0
-      expect(all.slice(0, 50).map((one) => ask(later.operations, one))).toEqual(
-        all.slice(0, 50).map((one) => ask(own, one))
-      )
+      expect(all.slice(0, 50).map(later.answer)).toEqual(all.slice(0, 50).map((one) => ask(own, one)))
       expect(asked.count).toBe(50)
     })
   )
@@ -148,8 +145,8 @@ describe(`threads that compute ahead, seed ${SEED}`, { timeout: 60_000 }, () => 
       const { asked, counting } = counted(own)
       const pool = yield* curvePool.make(counting, 1)
       yield* untilHelped(pool, asked, all)
-      const { operations } = foreseeBy(pool, all.slice(0, 300))
-      expect(all.slice(300).map((one) => ask(operations, one))).toEqual(all.slice(300).map((one) => ask(own, one)))
+      const { answer } = foreseeBy(pool, all.slice(0, 300))
+      expect(all.slice(300).map(answer)).toEqual(all.slice(300).map((one) => ask(own, one)))
       // Arguments of other lengths are none that a slot has room for.
       const odd: Question = {
         _tag: "combineEd25519",

@@ -123,6 +123,31 @@ describe("get", () => {
     })
   )
 
+  inWorld("no more requests are under way at once than were allowed, and no fewer", () =>
+    Effect.gen(function* () {
+      const api = yield* ApiClient
+      let underWay = 0
+      const most: Array<number> = []
+      const watched: Context.Tag.Service<ApiClient> = {
+        ...api,
+        getIdentityUpdates: (requests) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => most.push(++underWay)),
+            () => Effect.zipRight(Effect.yieldNow(), api.getIdentityUpdates(requests)),
+            () => Effect.sync(() => underWay--)
+          )
+      }
+      const service = yield* Effect.provideService(AssociationStates.make({ concurrency: 3 }), ApiClient, watched)
+      const ids = Array.from({ length: 12 * limits.inboxesPerRequest }, (_, index) =>
+        InboxId.make(index.toString(16).padStart(64, "0"))
+      )
+      const answers = yield* service.get(ids)
+      expect(answers.map((answer) => left(answer).reason._tag)).toEqual(ids.map(() => "UnknownInbox"))
+      expect(most).toHaveLength(12)
+      expect(Math.max(...most)).toBe(3)
+    })
+  )
+
   inWorld("a failing request fails its own inboxes, and nothing that is known is lost", () =>
     Effect.gen(function* () {
       const inboxes = yield* Effect.replicateEffect(World.newInbox, limits.inboxesPerRequest + 2)

@@ -8,7 +8,8 @@ import { keccak_256 } from "@noble/hashes/sha3.js"
 import { concatBytes } from "@noble/hashes/utils.js"
 import * as Either from "effect/Either"
 import * as hex from "../../internal/hex.ts"
-import type { Operations } from "../CurveBackend.ts"
+import { answer, type Operations } from "../CurveBackend.ts"
+import type { Prepared } from "./Prepared.ts"
 import type { SignatureFailure, VerifiedSignature } from "./VerifiedSignature.ts"
 
 /** r and low s (32 bytes each), the parity of R's y, and the 65 bytes that may be seen once. */
@@ -58,6 +59,29 @@ export const addressOf = (publicKey: Uint8Array): string =>
   `0x${hex.encode(keccak_256(publicKey.subarray(1)).subarray(12))}`
 
 /**
+ * What the curve is to be asked, to learn who signed this EIP-191 hash (32 bytes).
+ *
+ * @since 1.0.0
+ * @category verification
+ */
+export const prepare = (
+  eip191Hash: Uint8Array,
+  signature: Uint8Array
+): Either.Either<Prepared<SignatureFailure>, SignatureFailure> =>
+  Either.map(normalize(signature), ({ normalized, parity, rs }) => ({
+    question: { _tag: "recoverSecp256k1", digest: eip191Hash, signature: rs, parity },
+    judge: (publicKey) =>
+      publicKey === undefined
+        ? malformed("no key recovers from it")
+        : Either.right({
+            signer: { _tag: "Ethereum", address: addressOf(publicKey) },
+            kind: "erc-191",
+            replayKey: hex.encode(normalized),
+            chainId: undefined
+          })
+  }))
+
+/**
  * Who signed this EIP-191 hash (32 bytes). A signature of another text, or by another key, does not fail: it names another
  * address (`verified_signature.rs`, `from_recoverable_ecdsa`).
  *
@@ -69,14 +93,4 @@ export const verify = (
   eip191Hash: Uint8Array,
   signature: Uint8Array
 ): Either.Either<VerifiedSignature, SignatureFailure> =>
-  Either.flatMap(normalize(signature), ({ normalized, parity, rs }) => {
-    const publicKey = backend.recoverSecp256k1(eip191Hash, rs, parity)
-    return publicKey === undefined
-      ? malformed("no key recovers from it")
-      : Either.right({
-          signer: { _tag: "Ethereum", address: addressOf(publicKey) },
-          kind: "erc-191",
-          replayKey: hex.encode(normalized),
-          chainId: undefined
-        })
-  })
+  Either.flatMap(prepare(eip191Hash, signature), ({ judge, question }) => judge(answer(backend, question)))

@@ -8,10 +8,12 @@ import { sha512 } from "@noble/hashes/sha2.js"
 import { concatBytes, utf8ToBytes } from "@noble/hashes/utils.js"
 import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
+import { equal } from "../../internal/equal.ts"
 import * as hex from "../../internal/hex.ts"
-import type { Operations } from "../CurveBackend.ts"
+import { answer, type Operations, type Question } from "../CurveBackend.ts"
 import type { InstallationKey } from "../InstallationKey.ts"
-import type { SignatureFailure, VerifiedSignature } from "./VerifiedSignature.ts"
+import type { Prepared } from "./Prepared.ts"
+import type { SignatureFailure } from "./VerifiedSignature.ts"
 
 /**
  * What installation keys sign: `identityUpdate` for logs, `public` for the texts of an app (libxmtp
@@ -58,11 +60,46 @@ const scalarBytes = (value: bigint): Uint8Array => hex.decode(value.toString(16)
  */
 export type Verdict = "Valid" | "Invalid" | "Malformed" | "InvalidKey"
 
+/** What the curve is asked, and what its answer says of the signature. */
+interface Equation {
+  readonly question: Question
+  readonly verdict: (combined: Uint8Array | undefined) => Verdict
+}
+
 /**
  * ed25519-dalek's `verify_prehashed`, which is what libxmtp calls, and no other rule: s < L; R' = sB - kA is compared **as
  * bytes** with R, so there is no cofactor and a non-canonical R never passes; a key of small order or in a non-canonical
  * encoding is accepted; k hashes the key as given. noble's own `ed25519ph.verify` multiplies by the cofactor and so would
  * accept what libxmtp refuses.
+ */
+const equation = (
+  context: SigningContext,
+  prehash: Uint8Array,
+  signature: Uint8Array,
+  publicKey: Uint8Array
+): Equation => {
+  const r = signature.subarray(0, 32)
+  const s = signature.subarray(32)
+  const k = littleEndian(sha512(concatBytes(domains[context], r, publicKey, prehash))) % order
+  const wellFormed = signature.length === 64 && littleEndian(s) < order
+  return {
+    // A key that is none comes first: libxmtp refuses it when it converts the log, before it looks at any signature.
+    question: {
+      _tag: "combineEd25519",
+      s: wellFormed ? s : new Uint8Array(32),
+      k: scalarBytes(k),
+      a: publicKey
+    },
+    verdict: (combined) => {
+      if (combined === undefined) return "InvalidKey"
+      if (!wellFormed) return "Malformed"
+      return equal(combined, r) ? "Valid" : "Invalid"
+    }
+  }
+}
+
+/**
+ * Whether this is a signature: the rule of `ed25519-dalek`'s `verify_prehashed` (see `equation`).
  *
  * `prehash` is SHA-512 of the message (64 bytes), `publicKey` has 32 bytes.
  *
@@ -76,43 +113,42 @@ export const verifyPrehashed = (
   signature: Uint8Array,
   publicKey: Uint8Array
 ): Verdict => {
-  const r = signature.subarray(0, 32)
-  const s = signature.subarray(32)
-  const k = littleEndian(sha512(concatBytes(domains[context], r, publicKey, prehash))) % order
-  const wellFormed = signature.length === 64 && littleEndian(s) < order
-  // A key that is none comes first: libxmtp refuses it when it converts the log, before it looks at any signature.
-  const expected = backend.combineEd25519(wellFormed ? s : new Uint8Array(32), scalarBytes(k), publicKey)
-  if (expected === undefined) return "InvalidKey"
-  if (!wellFormed) return "Malformed"
-  return expected.every((byte, index) => byte === r[index]) ? "Valid" : "Invalid"
+  const { question, verdict } = equation(context, prehash, signature, publicKey)
+  return verdict(answer(backend, question))
 }
 
 /**
- * Verifies an installation's signature of an update, given SHA-512 of its text (64 bytes). The left side is "InvalidKey"
- * where the key is no point, which is a failure of conversion and not of the signature.
+ * What the curve is to be asked to verify an installation's signature of an update, given SHA-512 of its text (64 bytes). The
+ * left side of the judgement is "InvalidKey" where the key is no point, which is a failure of conversion and not of the
+ * signature.
  *
  * @since 1.0.0
  * @category verification
  */
-export const verify = (
-  backend: Operations,
+export const prepare = (
   sha512OfText: Uint8Array,
   signature: Uint8Array,
   publicKey: Uint8Array
-): Either.Either<VerifiedSignature, SignatureFailure | "InvalidKey"> => {
-  const verdict = verifyPrehashed(backend, contexts.identityUpdate, sha512OfText, signature, publicKey)
-  switch (verdict) {
-    case "Valid":
-      return Either.right({
-        signer: { _tag: "Installation", publicKey: hex.encode(publicKey) },
-        kind: "installation-key",
-        replayKey: hex.encode(signature),
-        chainId: undefined
-      })
-    case "InvalidKey":
-      return Either.left(verdict)
-    default:
-      return Either.left({ reason: verdict })
+): Prepared<SignatureFailure | "InvalidKey"> => {
+  const { question, verdict } = equation(contexts.identityUpdate, sha512OfText, signature, publicKey)
+  return {
+    question,
+    judge: (combined) => {
+      const reason = verdict(combined)
+      switch (reason) {
+        case "Valid":
+          return Either.right({
+            signer: { _tag: "Installation", publicKey: hex.encode(publicKey) },
+            kind: "installation-key",
+            replayKey: hex.encode(signature),
+            chainId: undefined
+          })
+        case "InvalidKey":
+          return Either.left(reason)
+        default:
+          return Either.left({ reason })
+      }
+    }
   }
 }
 
