@@ -236,6 +236,13 @@ export * as LegacyDelegated from "./identity/signature/LegacyDelegated.ts"
 export * as Passkey from "./identity/signature/Passkey.ts"
 
 /**
+ * A signature that has been read and hashed, with one question left.
+ *
+ * @since 1.0.0
+ */
+export * as Prepared from "./identity/signature/Prepared.ts"
+
+/**
  * The five ways to sign an identity update, as a log holds them.
  *
  * @since 1.0.0

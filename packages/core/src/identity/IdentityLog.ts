@@ -3,6 +3,7 @@
  *
  * @since 1.0.0
  */
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { inTurns, turn } from "../internal/eventLoop.ts"
@@ -281,11 +282,10 @@ const withSigners = (
   }
 }
 
+type Decoded = Either.Either<ReadonlyArray<Signed>, IdentityConversionError>
+
 /** All updates of a log, before any of them is verified: one that does not decode fails the log first. */
-function* decodeSteps(
-  updates: ReadonlyArray<Uint8Array>,
-  pace: Pace
-): Steps<Either.Either<ReadonlyArray<Signed>, IdentityConversionError>> {
+function* decodeSteps(updates: ReadonlyArray<Uint8Array>, pace: Pace): Steps<Decoded> {
   const decoded: Array<Signed> = []
   for (const [updateIndex, bytes] of updates.entries()) {
     if (pace(SMALL_STEP)) yield "turn"
@@ -298,7 +298,7 @@ function* decodeSteps(
 
 function* foldSteps(
   { expectedInboxId, state, updates }: LogToResolve,
-  ahead: Either.Either<ReadonlyArray<Signed>, IdentityConversionError> | undefined,
+  ahead: Decoded | undefined,
   pace: Pace,
   curves: Curves
 ): Steps<Either.Either<AssociationState, IdentityError>> {
@@ -306,6 +306,7 @@ function* foldSteps(
   if (Either.isLeft(decoded)) return Either.left(decoded.left)
   const verified: Array<VerifiedUpdate> = []
   for (const [updateIndex, signed] of decoded.right.entries()) {
+    if (pace(SMALL_STEP)) yield "turn"
     const one = yield* verifySteps(signed, updateIndex, pace, curves)
     if (Either.isLeft(one)) return Either.left(one.left)
     verified.push(one.right)
@@ -348,7 +349,8 @@ const foldOne = (log: LogToResolve): Effect.Effect<AssociationState, IdentityErr
 export const resolve = (
   updates: ReadonlyArray<Uint8Array>,
   options?: ResolveOptions
-): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> => foldOne({ ...options, updates })
+): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
+  foldOne({ updates, expectedInboxId: options?.expectedInboxId })
 
 /**
  * The state after further updates, without verifying again what led to it. The result is what resolving the whole log
@@ -362,7 +364,7 @@ export const extend = (
   newUpdates: ReadonlyArray<Uint8Array>,
   options?: ResolveOptions
 ): Effect.Effect<AssociationState, IdentityError, SmartContractWalletVerifier> =>
-  foldOne({ ...options, state, updates: newUpdates })
+  foldOne({ state, updates: newUpdates, expectedInboxId: options?.expectedInboxId })
 
 /**
  * A log among others.
@@ -387,19 +389,30 @@ export interface ResolveAllOptions {
   readonly concurrency: number
   /**
    * Where several calls share it (one permit), their signatures are verified call after call, in the order in which they came,
-   * while workers are ahead with those of the next. A call with few signatures waits for nobody.
+   * while workers are ahead with those of the next. Calls with few signatures and with very many, long logs and logs that ask a
+   * chain go on beside. Without effect where the backend foresees nothing.
    */
   readonly takeTurns?: Effect.Semaphore | undefined
 }
 
-/** Bytes of a log that is decoded before its turn. Longer ones are none that many are asked for at once. */
-const DECODED_AHEAD_BYTES = 32 * 1024
+/** A log is long beyond so many bytes, or updates: none that many are asked for at once. */
+const SHORT_LOG_BYTES = 32 * 1024
+const SHORT_LOG_UPDATES = 256
 
-/** So many are verified in a few milliseconds: nobody minds whose turn it is. */
+/** Calls with fewer questions wait for nobody: they take a few milliseconds, and workers are not asked about them either. */
 const FEW_QUESTIONS = 16
+/** Nobody waits for calls with more, some 200 ms: somebody's logs may have tens of thousands of signatures. */
+const MANY_QUESTIONS = 1_000
 
 const isShort = ({ updates }: LogToResolve): boolean =>
-  updates.reduce((sum, { length }) => sum + length, 0) <= DECODED_AHEAD_BYTES
+  updates.length <= SHORT_LOG_UPDATES && updates.reduce((sum, { length }) => sum + length, 0) <= SHORT_LOG_BYTES
+
+const asksChain = (decoded: Decoded | undefined): boolean =>
+  decoded !== undefined &&
+  Either.isRight(decoded) &&
+  decoded.right.some(({ update }) =>
+    update.actions.some((action) => signaturesOf(action).some(([, { _tag }]) => _tag === "SmartContractWallet"))
+  )
 
 /** Prepares the signatures that a curve decides, each once, and notes the questions in the order of their verification. */
 function* prepareSteps({ prepared, text, update }: Signed, pace: Pace, questions: Array<Question>): Steps<void> {
@@ -416,18 +429,18 @@ function* prepareSteps({ prepared, text, update }: Signed, pace: Pace, questions
   }
 }
 
-/** The short logs decoded, by their index; what they will ask of the curves where somebody wants to know. */
+/** The short logs decoded, by their index, and what they will ask of the curves. */
 function* decodeAhead(
   logs: ReadonlyArray<LogToResolve>,
   pace: Pace,
-  questions: Array<Question> | undefined
-): Steps<ReadonlyMap<number, Either.Either<ReadonlyArray<Signed>, IdentityConversionError>>> {
-  const ahead = new Map<number, Either.Either<ReadonlyArray<Signed>, IdentityConversionError>>()
+  questions: Array<Question>
+): Steps<ReadonlyMap<number, Decoded>> {
+  const ahead = new Map<number, Decoded>()
   for (const [index, log] of logs.entries()) {
     if (!isShort(log)) continue
     const decoded = yield* decodeSteps(log.updates, pace)
     ahead.set(index, decoded)
-    if (questions === undefined || Either.isLeft(decoded)) continue
+    if (Either.isLeft(decoded)) continue
     for (const signed of decoded.right) yield* prepareSteps(signed, pace, questions)
   }
   return ahead
@@ -437,6 +450,8 @@ type Resolution = Either.Either<AssociationState, IdentityError>
 
 /** The work on a log, and where it has come to. */
 interface Work {
+  /** Whether it is done by itself in little time. */
+  readonly mayWait: boolean
   readonly steps: Steps<Resolution>
   at?: IteratorResult<Pause, Resolution>
 }
@@ -445,23 +460,20 @@ interface Work {
 const finish = (
   works: ReadonlyArray<Work>,
   concurrency: number
-): Effect.Effect<ReadonlyArray<Resolution>, never, SmartContractWalletVerifier> =>
-  Effect.map(
-    Effect.forEach(
-      works.filter(({ at }) => at?.done !== true),
-      (work) =>
-        Effect.map(inFiber(work.steps, work.at), (value) => {
-          work.at = { done: true, value }
-        }),
-      { concurrency, discard: true }
-    ),
-    () => works.flatMap(({ at }) => (at?.done === true ? [at.value] : []))
+): Effect.Effect<void, never, SmartContractWalletVerifier> =>
+  Effect.forEach(
+    works.filter(({ at }) => at?.done !== true),
+    (work) =>
+      Effect.map(inFiber(work.steps, work.at), (value) => {
+        work.at = { done: true, value }
+      }),
+    { concurrency, discard: true }
   )
 
 /**
- * `resolve` or `extend` of each log, in order. Short logs are verified one after the other; one that is long, or waits for a
- * smart contract wallet, keeps no other waiting. The curve backend hears of the signatures of all short ones before the first
- * is verified, so that one with workers can begin on every processor.
+ * `resolve` or `extend` of each log, in order. Short logs are verified one after the other; those that are long, or wait for a
+ * smart contract wallet, keep no other waiting. A curve backend with workers hears of the signatures of all short ones before
+ * the first is verified, so that it can begin on every processor.
  *
  * @since 1.0.0
  * @category resolving
@@ -474,26 +486,45 @@ export const resolveAll = (
     const backend = yield* CurveBackend
     const pace = makePace(POINTS_PER_TURN_OF_MANY)
     const questions: Array<Question> = []
-    const ahead = yield* inFiber(decodeAhead(logs, pace, backend.foresee === undefined ? undefined : questions))
-    const foreseen = backend.foresee?.(questions)
-    const curves = foreseen === undefined ? curvesOf(backend) : { backend, answer: foreseen.answer }
+    const ahead =
+      backend.foresee === undefined ? new Map<number, Decoded>() : yield* inFiber(decodeAhead(logs, pace, questions))
 
-    const works = logs.map((log, index): Work => ({ steps: foldSteps(log, ahead.get(index), pace, curves) }))
-    const short = works.filter((_, index) => ahead.has(index))
-    let next = 0
-    /** Verifies short logs until it is others' turn; whether that were all. One that has to ask a chain is left where it is. */
-    const verifySome = (): boolean => {
-      for (let work = short[next]; work !== undefined; work = short[++next]) {
-        work.at = work.steps.next()
-        if (work.at.done !== true && work.at.value === "turn") return false
+    const verifyAll = (curves: Curves) => {
+      const works = logs.map(
+        (log, index): Work => ({
+          mayWait: isShort(log) && !asksChain(ahead.get(index)),
+          steps: foldSteps(log, ahead.get(index), pace, curves)
+        })
+      )
+      const [others, short] = Arr.partition(works, ({ mayWait }) => mayWait)
+      let next = 0
+      /** Verifies short logs until it is others' turn; whether that were all. One that has to ask a chain is left where it is. */
+      const verifySome = (): boolean => {
+        for (let work = short[next]; work !== undefined; work = short[++next]) {
+          work.at = work.steps.next()
+          if (work.at.done !== true && work.at.value === "turn") return false
+        }
+        return true
       }
-      return true
+      const verifyShort = Effect.suspend(() => (verifySome() ? Effect.void : inTurns(verifySome)))
+      const waits = takeTurns !== undefined && questions.length >= FEW_QUESTIONS && questions.length <= MANY_QUESTIONS
+      const inTurn = waits ? takeTurns.withPermits(1)(verifyShort) : verifyShort
+      return (
+        others.length === 0
+          ? inTurn
+          : Effect.all([inTurn, finish(others, concurrency)], { concurrency: "unbounded", discard: true })
+      ).pipe(
+        Effect.zipRight(Effect.suspend(() => finish(short, concurrency))),
+        Effect.map(() => works.flatMap(({ at }) => (at?.done === true ? [at.value] : [])))
+      )
     }
-    const verifyShort = Effect.suspend(() => (verifySome() ? Effect.void : inTurns(verifySome)))
-    const mayWait = takeTurns !== undefined && questions.length >= FEW_QUESTIONS
 
-    return yield* (mayWait ? takeTurns.withPermits(1)(verifyShort) : verifyShort).pipe(
-      Effect.zipRight(Effect.suspend(() => finish(works, concurrency))),
-      Effect.ensuring(Effect.sync(() => foreseen?.release()))
+    return yield* Effect.acquireUseRelease(
+      Effect.sync(() => backend.foresee?.(questions)),
+      (foreseen) =>
+        verifyAll(
+          foreseen === undefined ? curvesOf(backend) : { backend, answer: (question) => foreseen.answer(question) }
+        ),
+      (foreseen) => Effect.sync(() => foreseen?.release())
     )
   }).pipe(Effect.withSpan("IdentityLog.resolveAll", { attributes: { logs: logs.length }, captureStackTrace: false }))

@@ -20,7 +20,7 @@ export type ProstReason =
 /** A refusal, thrown inside this module's readers and turned into a typed error by `attempt`. */
 export class ProstFailure {
   readonly reason: ProstReason
-  /** Where in the message, in bytes from its start. */
+  /** Where, in bytes from the start of the outermost message. */
   readonly offset: number
   constructor(reason: ProstReason, offset: number) {
     this.reason = reason
@@ -76,6 +76,8 @@ const textsOf = (bytes: Uint8Array): Texts => {
 /** A cursor over one message. */
 export class ProstReader {
   readonly #bytes: Uint8Array
+  /** The reader of the outermost message, which makes them when the first text is read. */
+  #root: ProstReader = this
   #texts: Texts | undefined
   #position: number
   readonly #end: number
@@ -109,7 +111,7 @@ export class ProstReader {
   message(): ProstReader {
     const start = this.#start()
     const reader = new ProstReader(this.#bytes, start, this.#position)
-    reader.#texts = this.#text
+    reader.#root = this.#root
     return reader
   }
 
@@ -139,10 +141,10 @@ export class ProstReader {
     }
   }
 
-  /** Made when it is first needed. */
   get #text(): Texts {
-    this.#texts ??= textsOf(this.#bytes)
-    return this.#texts
+    const root = this.#root
+    root.#texts ??= textsOf(root.#bytes)
+    return root.#texts
   }
 
   /** Passes over the current field, which is delimited; where its content starts. */

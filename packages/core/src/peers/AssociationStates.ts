@@ -319,6 +319,33 @@ export const make = (
         return known
       })
 
+    /** The sequence id after which a log is asked for. */
+    const afterIn =
+      (known: ReadonlyMap<InboxId, Known>) =>
+      (inboxId: InboxId): bigint =>
+        known.get(inboxId)?.base?.sequenceId ?? 0n
+
+    /** The node's answer, what it extends, and when it was asked. */
+    const ask = (inboxIds: ReadonlyArray<InboxId>, lookedUp: ReadonlyMap<InboxId, Known>, onAnswer: () => void) =>
+      Effect.gen(function* () {
+        // Others may have learnt more since the looking up.
+        const known = new Map<InboxId, Known>()
+        for (const id of inboxIds) {
+          const newest = remembered.get(id)
+          const stored = lookedUp.get(id)
+          if (newest !== undefined) known.set(id, { base: newest.current, unsaved: newest.unsaved })
+          else if (stored !== undefined) known.set(id, stored)
+        }
+        const readAt = yield* Clock.currentTimeMillis
+        const after = afterIn(known)
+        const parts = yield* inHalves(inboxIds, (part) =>
+          api
+            .getIdentityUpdates(part.map((inboxId) => ({ inboxId, after: after(inboxId) })))
+            .pipe(Effect.ensuring(Effect.sync(onAnswer)))
+        )
+        return { known, parts, readAt }
+      })
+
     /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
     const read = (
       inboxIds: ReadonlyArray<InboxId>,
@@ -331,21 +358,8 @@ export const make = (
       readonly extended: ReadonlyArray<Entry>
     }> =>
       Effect.gen(function* () {
-        // Others may have learnt more since the looking up.
-        const known = new Map<InboxId, Known>()
-        for (const id of inboxIds) {
-          const newest = remembered.get(id)
-          const stored = lookedUp.get(id)
-          if (newest !== undefined) known.set(id, { base: newest.current, unsaved: newest.unsaved })
-          else if (stored !== undefined) known.set(id, stored)
-        }
-        const readAt = yield* Clock.currentTimeMillis
-        const after = (inboxId: InboxId): bigint => known.get(inboxId)?.base?.sequenceId ?? 0n
-        const parts = yield* inHalves(inboxIds, (part) =>
-          api
-            .getIdentityUpdates(part.map((inboxId) => ({ inboxId, after: after(inboxId) })))
-            .pipe(Effect.ensuring(Effect.sync(onAnswer)))
-        ).pipe(requests.withPermits(1))
+        const { known, parts, readAt } = yield* requests.withPermits(1)(ask(inboxIds, lookedUp, onAnswer))
+        const after = afterIn(known)
         const results: Array<readonly [InboxId, Result]> = []
         const toResolve: Array<Extension> = []
         for (const [part, answer] of parts) {
@@ -395,7 +409,7 @@ export const make = (
         Deferred.unsafeDone(one[0], landing)
       }
       // As many again as are asked for are verified, or wait for it, so that there is always something to do.
-      const requests = Effect.unsafeMakeSemaphore(concurrency)
+      const requests = Effect.unsafeMakeSemaphore(Math.max(1, concurrency))
       return Effect.flatMap(lookUp(flights.flatMap(([, inboxIds]) => inboxIds)), (lookedUp) =>
         Effect.forEach(
           flights,
@@ -407,7 +421,7 @@ export const make = (
                 return puts.add(extended)
               }
             ),
-          { concurrency: 2 * concurrency, discard: true }
+          { concurrency: Math.max(1, 2 * concurrency), discard: true }
         )
       ).pipe(
         Effect.zipRight(puts.flush),

@@ -5,7 +5,7 @@ import * as IdentityUpdate from "@keyward/core/identity/IdentityUpdate"
 import * as InboxId from "@keyward/core/identity/InboxId"
 import * as MemberIdentifier from "@keyward/core/identity/MemberIdentifier"
 import * as SignatureText from "@keyward/core/identity/SignatureText"
-import { layerNone } from "@keyward/core/ports/SmartContractWalletVerifier"
+import { layerNone, type SmartContractWalletVerifier } from "@keyward/core/ports/SmartContractWalletVerifier"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { wallet } from "./fixtures.ts"
@@ -34,7 +34,9 @@ const log = (updates: number, actionsEach: number): ReadonlyArray<Uint8Array> =>
   })
 
 /** How often others came round while the log was resolved. */
-const turnsWhile = (updates: ReadonlyArray<Uint8Array>) =>
+const turnsWhile = (updates: ReadonlyArray<Uint8Array>) => turnsOf(IdentityLog.resolve(updates))
+
+const turnsOf = <A, E>(resolve: Effect.Effect<A, E, SmartContractWalletVerifier>) =>
   Effect.gen(function* () {
     let turns = 0
     const others = yield* Effect.async<void>((resume) => {
@@ -42,7 +44,7 @@ const turnsWhile = (updates: ReadonlyArray<Uint8Array>) =>
       return Effect.sync(() => clearImmediate(handle))
     }).pipe(Effect.forever, Effect.fork)
     yield* Effect.yieldNow()
-    yield* IdentityLog.resolve(updates)
+    yield* Effect.exit(resolve)
     yield* Fiber.interrupt(others)
     return turns
   }).pipe(Effect.provide(layerNone))
@@ -57,6 +59,18 @@ describe("the pace of a long log", () => {
   it.live("one update of many actions under one signature", () =>
     Effect.gen(function* () {
       expect(yield* turnsWhile(log(2, 2_000))).toBeGreaterThanOrEqual(7)
+    })
+  )
+
+  it.live("many updates of no signature at all, also among others", () =>
+    Effect.gen(function* () {
+      const [founding, nothing] = log(2, 0)
+      if (founding === undefined || nothing === undefined) throw new Error("no log")
+      const empty = (length: number) => ({ updates: [founding, ...Array.from({ length }, () => nothing)] })
+      expect(yield* turnsWhile(empty(2_000).updates)).toBeGreaterThanOrEqual(15)
+      const logs = Array.from({ length: 20 }, () => empty(100))
+      // 16 of them at a time are decoded, and 16 verified.
+      expect(yield* turnsOf(IdentityLog.resolveAll(logs, { concurrency: 4 }))).toBeGreaterThanOrEqual(240)
     })
   )
 })

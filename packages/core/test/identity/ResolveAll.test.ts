@@ -73,6 +73,10 @@ const listening = () => {
   return { events, backend: Effect.provideService(CurveBackend, backend) }
 }
 
+/** Lets others run until it is so. */
+const until = (isSo: () => boolean) =>
+  Effect.iterate(0, { while: () => !isSo(), body: (turns) => Effect.as(Effect.yieldNow(), turns + 1) })
+
 const many = (nonce: bigint) => [{ updates: log(nonce, 9) }, { updates: log(nonce + 1n, 9) }]
 
 describe("several calls that take turns", () => {
@@ -106,6 +110,38 @@ describe("several calls that take turns", () => {
     }).pipe(backend, Effect.provide(layerNone))
   })
 
+  it.live("a call with very many signatures takes no turn, so that nobody waits for it", () => {
+    const { backend, events } = listening()
+    return Effect.gen(function* () {
+      const takeTurns = yield* Effect.makeSemaphore(1)
+      const resolve = (logs: ReadonlyArray<IdentityLog.LogToResolve>) =>
+        IdentityLog.resolveAll(logs, { concurrency: 4, takeTurns })
+      const one = { updates: log(0n, 150) }
+      const large = yield* Effect.fork(resolve(Array.from({ length: 7 }, () => one)))
+      yield* until(() => events.includes("1 verifies"))
+      expect((yield* resolve(many(10n))).every(Either.isRight)).toBe(true)
+      expect(yield* Fiber.poll(large)).toMatchObject({ _tag: "None" })
+      yield* Fiber.interrupt(large)
+    }).pipe(backend, Effect.provide(layerNone))
+  })
+
+  it.live("[50] a smart contract wallet is asked before the turn of the call", () => {
+    const { backend } = listening()
+    return Effect.gen(function* () {
+      const takeTurns = yield* Effect.makeSemaphore(1)
+      yield* takeTurns.take(1)
+      const asked = yield* Deferred.make<void>()
+      const verifier = { isValid: () => Effect.as(Deferred.succeed(asked, undefined), true) }
+      const waits = yield* IdentityLog.resolveAll([...many(0n), { updates: logOfContract() }], {
+        concurrency: 4,
+        takeTurns
+      }).pipe(Effect.provideService(SmartContractWalletVerifier, verifier), Effect.fork)
+      yield* Deferred.await(asked)
+      yield* takeTurns.release(1)
+      expect((yield* Fiber.join(waits)).every(Either.isRight)).toBe(true)
+    }).pipe(backend)
+  })
+
   it.live(
     "[50] a log that waits for its smart contract wallet holds up no other call, and no other log of its own",
     () => {
@@ -136,10 +172,7 @@ describe("several calls that take turns", () => {
       const takeTurns = yield* Effect.makeSemaphore(1)
       const resolve = (nonce: bigint) => IdentityLog.resolveAll(many(nonce), { concurrency: 4, takeTurns })
       const first = yield* Effect.fork(resolve(0n))
-      yield* Effect.iterate(0, {
-        while: () => !events.includes("1 verifies"),
-        body: (turns) => Effect.as(Effect.yieldNow(), turns + 1)
-      })
+      yield* until(() => events.includes("1 verifies"))
       yield* Fiber.interrupt(first)
       expect(events.at(-1)).toBe("1 released")
       expect((yield* resolve(10n)).every(Either.isRight)).toBe(true)
@@ -169,6 +202,9 @@ describe("many logs", () => {
       const expected = Either.right(yield* IdentityLog.resolve(whole))
       expect([resolved[0], resolved[2], resolved[3]]).toEqual([expected, expected, expected])
       expect(resolved[6]).toEqual(Either.right(state))
+      // Only `extend` takes a state.
+      const alone: IdentityLog.ResolveOptions = { ...same, state } as IdentityLog.LogToResolve
+      expect(yield* Effect.flip(IdentityLog.resolve(whole.slice(2), alone))).toMatchObject({ reason: "NotCreated" })
       const reasons = [1, 4, 5].map((index) => {
         const one = resolved[index]
         return one !== undefined && Either.isLeft(one) ? one.left.reason : undefined

@@ -18,6 +18,7 @@ import * as FastCheck from "effect/FastCheck"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/TestClock"
 import * as World from "./World.ts"
@@ -145,6 +146,34 @@ describe("get", () => {
       expect(answers.map((answer) => left(answer).reason._tag)).toEqual(ids.map(() => "UnknownInbox"))
       expect(most).toHaveLength(12)
       expect(Math.max(...most)).toBe(3)
+    })
+  )
+
+  inWorld("a request that waits for its turn is asked with what is known then, and is as old as its question", () =>
+    Effect.gen(function* () {
+      const api = yield* ApiClient
+      const asked = yield* Queue.unbounded<void>()
+      const slow: Context.Tag.Service<ApiClient> = {
+        ...api,
+        getIdentityUpdates: (requests) =>
+          Effect.zipRight(Queue.offer(asked, undefined), Effect.delay(api.getIdentityUpdates(requests), "10 seconds"))
+      }
+      // No number of requests stands for one.
+      const service = yield* Effect.provideService(AssociationStates.make({ concurrency: 0 }), ApiClient, slow)
+      const inboxes = yield* Effect.replicateEffect(World.newInbox, limits.inboxesPerRequest + 1)
+      const ids = inboxes.map(({ inboxId }) => inboxId)
+      yield* World.logRequests
+      const reading = yield* Effect.fork(service.get(ids))
+      yield* Queue.take(asked)
+      yield* TestClock.adjust("10 seconds")
+      yield* Queue.take(asked)
+      yield* TestClock.adjust("10 seconds")
+      expect((yield* Fiber.join(reading)).every(Either.isRight)).toBe(true)
+      expect(yield* World.logRequests).toHaveLength(2)
+      yield* TestClock.adjust("30 seconds")
+      // Those of the first were asked for 50 seconds ago, this one 40.
+      yield* service.get(ids.slice(-1), { maxAge: "45 seconds" })
+      expect(yield* World.logRequests).toHaveLength(0)
     })
   )
 
