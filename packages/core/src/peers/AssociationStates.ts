@@ -12,6 +12,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -155,6 +156,15 @@ interface Extension extends Known {
   readonly log: ReadonlyArray<IdentityUpdateLogEntry>
   /** Of its last entry. */
   readonly sequenceId: bigint
+}
+
+/** What a node has said of the inboxes of a request. */
+interface Answered {
+  /** When it was asked; milliseconds since 1970. */
+  readonly readAt: number
+  /** Where nothing is to be verified. */
+  readonly results: ReadonlyArray<readonly [InboxId, Result]>
+  readonly toResolve: ReadonlyArray<Extension>
 }
 
 interface Remembered {
@@ -319,14 +329,12 @@ export const make = (
         return known
       })
 
-    /** The sequence id after which a log is asked for. */
-    const afterIn =
-      (known: ReadonlyMap<InboxId, Known>) =>
-      (inboxId: InboxId): bigint =>
-        known.get(inboxId)?.base?.sequenceId ?? 0n
-
-    /** The node's answer, what it extends, and when it was asked. */
-    const ask = (inboxIds: ReadonlyArray<InboxId>, lookedUp: ReadonlyMap<InboxId, Known>, onAnswer: () => void) =>
+    /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
+    const ask = (
+      inboxIds: ReadonlyArray<InboxId>,
+      lookedUp: ReadonlyMap<InboxId, Known>,
+      onAnswer: () => void
+    ): Effect.Effect<Answered> =>
       Effect.gen(function* () {
         // Others may have learnt more since the looking up.
         const known = new Map<InboxId, Known>()
@@ -337,29 +345,12 @@ export const make = (
           else if (stored !== undefined) known.set(id, stored)
         }
         const readAt = yield* Clock.currentTimeMillis
-        const after = afterIn(known)
+        const after = (inboxId: InboxId): bigint => known.get(inboxId)?.base?.sequenceId ?? 0n
         const parts = yield* inHalves(inboxIds, (part) =>
           api
             .getIdentityUpdates(part.map((inboxId) => ({ inboxId, after: after(inboxId) })))
             .pipe(Effect.ensuring(Effect.sync(onAnswer)))
         )
-        return { known, parts, readAt }
-      })
-
-    /** One request's worth of inboxes. `onAnswer` runs whenever the node has answered for some of them. */
-    const read = (
-      inboxIds: ReadonlyArray<InboxId>,
-      lookedUp: ReadonlyMap<InboxId, Known>,
-      requests: Effect.Semaphore,
-      onAnswer: () => void
-    ): Effect.Effect<{
-      readonly results: ReadonlyArray<readonly [InboxId, Result]>
-      /** What the cache does not have yet. */
-      readonly extended: ReadonlyArray<Entry>
-    }> =>
-      Effect.gen(function* () {
-        const { known, parts, readAt } = yield* requests.withPermits(1)(ask(inboxIds, lookedUp, onAnswer))
-        const after = afterIn(known)
         const results: Array<readonly [InboxId, Result]> = []
         const toResolve: Array<Extension> = []
         for (const [part, answer] of parts) {
@@ -379,23 +370,31 @@ export const make = (
             } else results.push([inboxId, Either.left(inboxError(inboxId, Reason.UnknownInbox({ inboxId })))])
           }
         }
-        const resolved = Arr.zipWith(
-          toResolve,
-          yield* resolveAll(toResolve),
-          ({ inboxId, log, sequenceId, unsaved }, state) => ({
-            inboxId,
-            log: [...unsaved, ...log],
-            result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
-          })
-        )
+        return { readAt, results, toResolve }
+      })
+
+    /** The results of all, and what the cache does not have yet. */
+    const judge = ({
+      readAt,
+      results,
+      toResolve
+    }: Answered): Effect.Effect<{
+      readonly results: ReadonlyArray<readonly [InboxId, Result]>
+      readonly extended: ReadonlyArray<Entry>
+    }> =>
+      Effect.map(resolveAll(toResolve), (states) => {
+        const resolved = Arr.zipWith(toResolve, states, ({ inboxId, log, sequenceId, unsaved }, state) => ({
+          inboxId,
+          log: [...unsaved, ...log],
+          result: Either.map(state, (state): StateAt => ({ sequenceId, state }))
+        }))
         const extended: Array<Entry> = []
         for (const { inboxId, log, result } of resolved) {
-          results.push([inboxId, result])
           if (Either.isLeft(result)) continue
           remember(inboxId, { current: result.right, readAt, unsaved: log })
           extended.push({ log, newest: result.right })
         }
-        return { results, extended }
+        return { results: [...results, ...resolved.map(({ inboxId, result }) => [inboxId, result] as const)], extended }
       })
 
     /** Reads and tells everybody who waits. Belongs to the service: a caller that goes away takes nothing with it. */
@@ -408,22 +407,41 @@ export const make = (
         close(one)
         Deferred.unsafeDone(one[0], landing)
       }
-      // As many again as are asked for are verified, or wait for it, so that there is always something to do.
-      const requests = Effect.unsafeMakeSemaphore(Math.max(1, concurrency))
+      const most = Math.max(1, concurrency)
+      /** As many again as are asked for are verified, or wait for it, so that there is always something to do. */
+      const inHand = Effect.unsafeMakeSemaphore(most)
+      const judging: Array<Fiber.Fiber<void>> = []
+      const answered = (one: (typeof flights)[number], answer: Answered): Effect.Effect<void> => {
+        if (answer.toResolve.length === 0) {
+          land(one, Exit.succeed(new Map(answer.results)))
+          return Effect.void
+        }
+        const judged = Effect.flatMap(judge(answer), ({ extended, results }) => {
+          land(one, Exit.succeed(new Map(results)))
+          return puts.add(extended)
+        })
+        if (flights.length === 1) return judged
+        return Effect.uninterruptibleMask((restore) =>
+          restore(inHand.take(1)).pipe(
+            Effect.zipRight(Effect.forkIn(Effect.ensuring(restore(judged), inHand.release(1)), scope)),
+            Effect.map((fiber) => {
+              judging.push(fiber)
+            })
+          )
+        )
+      }
       return Effect.flatMap(lookUp(flights.flatMap(([, inboxIds]) => inboxIds)), (lookedUp) =>
         Effect.forEach(
           flights,
           (one) =>
             Effect.flatMap(
-              read(one[1], lookedUp, requests, () => close(one)),
-              ({ extended, results }) => {
-                land(one, Exit.succeed(new Map(results)))
-                return puts.add(extended)
-              }
+              ask(one[1], lookedUp, () => close(one)),
+              (answer) => answered(one, answer)
             ),
-          { concurrency: Math.max(1, 2 * concurrency), discard: true }
+          { concurrency: most, discard: true }
         )
       ).pipe(
+        Effect.zipRight(Effect.suspend(() => Fiber.joinAll(judging))),
         Effect.zipRight(puts.flush),
         Effect.interruptible,
         // The scope has ended, or a bug: whoever still waits learns it, instead of waiting for ever.
