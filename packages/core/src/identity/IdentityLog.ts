@@ -446,12 +446,19 @@ function* decodeAhead(
   return ahead
 }
 
+const questionsOf = (decoded: Decoded | undefined): number =>
+  decoded === undefined || Either.isLeft(decoded)
+    ? 0
+    : decoded.right.reduce((sum, { prepared }) => sum + prepared.size, 0)
+
 type Resolution = Either.Either<AssociationState, IdentityError>
 
 /** The work on a log, and where it has come to. */
 interface Work {
   /** Whether it is done by itself in little time. */
   readonly mayWait: boolean
+  /** Signatures of it that have been prepared. */
+  readonly questions: number
   readonly steps: Steps<Resolution>
   at?: IteratorResult<Pause, Resolution>
 }
@@ -493,6 +500,7 @@ export const resolveAll = (
       const works = logs.map(
         (log, index): Work => ({
           mayWait: isShort(log) && !asksChain(ahead.get(index)),
+          questions: questionsOf(ahead.get(index)),
           steps: foldSteps(log, ahead.get(index), pace, curves)
         })
       )
@@ -507,7 +515,8 @@ export const resolveAll = (
         return true
       }
       const verifyShort = Effect.suspend(() => (verifySome() ? Effect.void : inTurns(verifySome)))
-      const waits = takeTurns !== undefined && questions.length >= FEW_QUESTIONS && questions.length <= MANY_QUESTIONS
+      const toAnswer = short.reduce((sum, { questions }) => sum + questions, 0)
+      const waits = takeTurns !== undefined && toAnswer >= FEW_QUESTIONS && toAnswer <= MANY_QUESTIONS
       const inTurn = waits ? takeTurns.withPermits(1)(verifyShort) : verifyShort
       return (
         others.length === 0

@@ -407,6 +407,9 @@ export const make = (
         close(one)
         Deferred.unsafeDone(one[0], landing)
       }
+      /** A bug fails its own flight, and the others go on. An interruption passes by: below everybody is told. */
+      const orLand = (one: (typeof flights)[number]) => (effect: Effect.Effect<void>) =>
+        Effect.catchAllCause(effect, (cause) => Effect.sync(() => land(one, Exit.failCause(cause))))
       const most = Math.max(1, concurrency)
       /** As many again as are asked for are verified, or wait for it, so that there is always something to do. */
       const inHand = Effect.unsafeMakeSemaphore(most)
@@ -423,7 +426,7 @@ export const make = (
         if (flights.length === 1) return judged
         return Effect.uninterruptibleMask((restore) =>
           restore(inHand.take(1)).pipe(
-            Effect.zipRight(Effect.forkIn(Effect.ensuring(restore(judged), inHand.release(1)), scope)),
+            Effect.zipRight(Effect.forkIn(Effect.ensuring(restore(orLand(one)(judged)), inHand.release(1)), scope)),
             Effect.map((fiber) => {
               judging.push(fiber)
             })
@@ -437,7 +440,7 @@ export const make = (
             Effect.flatMap(
               ask(one[1], lookedUp, () => close(one)),
               (answer) => answered(one, answer)
-            ),
+            ).pipe(orLand(one)),
           { concurrency: most, discard: true }
         )
       ).pipe(

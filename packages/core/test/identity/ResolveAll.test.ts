@@ -142,6 +142,17 @@ describe("several calls that take turns", () => {
     }).pipe(backend)
   })
 
+  it.live("the signatures of a log that asks a chain make its call wait for no turn", () => {
+    const { backend } = listening()
+    return Effect.gen(function* () {
+      const takeTurns = yield* Effect.makeSemaphore(1)
+      yield* takeTurns.take(1)
+      const logs = [{ updates: [...log(0n, 20), ...logOfContract()] }, { updates: log(1n, 1) }]
+      const resolved = yield* IdentityLog.resolveAll(logs, { concurrency: 4, takeTurns })
+      expect(resolved.map(Either.isRight)).toEqual([false, true])
+    }).pipe(backend, Effect.provideService(SmartContractWalletVerifier, { isValid: () => Effect.succeed(true) }))
+  })
+
   it.live(
     "[50] a log that waits for its smart contract wallet holds up no other call, and no other log of its own",
     () => {

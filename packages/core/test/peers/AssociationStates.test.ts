@@ -668,6 +668,22 @@ describe("smart contract wallets", () => {
   const vector = directedLogs.find(
     ({ libxmtp, name, updates }) => typeof libxmtp !== "string" && updates.length > 0 && /scw/i.test(name ?? "")
   )
+  /** Logs as they are, and that of the vector for its inbox. */
+  const withWalletLog =
+    (getIdentityUpdates: Context.Tag.Service<ApiClient>["getIdentityUpdates"]): typeof getIdentityUpdates =>
+    (requests) =>
+      Effect.map(getIdentityUpdates(requests), (logs) =>
+        logs.map((log, index) =>
+          vector !== undefined && requests[index]?.inboxId === vector.inboxId
+            ? vector.updates.map((hex, at) => ({
+                sequenceId: BigInt(at + 1),
+                serverTimestampNs: 0n,
+                update: new Uint8Array(Buffer.from(hex, "hex"))
+              }))
+            : log
+        )
+      )
+
   inWorld("[50] while a wallet is waited for, who comes later gets the log of then, not of before", () =>
     Effect.gen(function* () {
       if (vector === undefined) throw new Error("no such vector")
@@ -678,18 +694,7 @@ describe("smart contract wallets", () => {
         Effect.provideService(SmartContractWalletVerifier, { isValid: () => Effect.never }),
         Effect.provideService(ApiClient, {
           ...api,
-          getIdentityUpdates: (requests) =>
-            Effect.map(api.getIdentityUpdates(requests), (logs) =>
-              logs.map((log, index) =>
-                requests[index]?.inboxId === slow
-                  ? vector.updates.map((hex, at) => ({
-                      sequenceId: BigInt(at + 1),
-                      serverTimestampNs: 0n,
-                      update: new Uint8Array(Buffer.from(hex, "hex"))
-                    }))
-                  : log
-              )
-            )
+          getIdentityUpdates: withWalletLog(api.getIdentityUpdates)
         })
       )
       const both = yield* Effect.fork(service(get([slow, alice.inboxId])))
@@ -708,6 +713,32 @@ describe("smart contract wallets", () => {
     })
   )
 
+  inWorld("a bug of a verifier is told to those of its request, also where another request never ends", () =>
+    Effect.gen(function* () {
+      if (vector === undefined) throw new Error("no such vector")
+      const buggy = InboxId.make(vector.inboxId)
+      const many = yield* Effect.replicateEffect(World.newInbox, 2 * limits.inboxesPerRequest)
+      const ids = many.map(({ inboxId }) => inboxId)
+      const api = yield* ApiClient
+      const service = yield* AssociationStates.make().pipe(
+        Effect.provideService(SmartContractWalletVerifier, { isValid: () => Effect.dieMessage("a bug") }),
+        Effect.provideService(ApiClient, {
+          ...api,
+          getIdentityUpdates: (requests) =>
+            requests.some(({ inboxId }) => inboxId === ids.at(-1))
+              ? Effect.never
+              : withWalletLog(api.getIdentityUpdates)(requests)
+        })
+      )
+      // Three requests: one with the bug, one that is well, one without an end.
+      yield* Effect.fork(service.get([buggy, ...ids]))
+      yield* Effect.yieldNow()
+      expect((yield* Effect.exit(service.get([buggy])))._tag).toBe("Failure")
+      const well = ids.slice(limits.inboxesPerRequest, limits.inboxesPerRequest + 2)
+      expect((yield* service.get(well, { maxAge: "1 hour" })).every(Either.isRight)).toBe(true)
+    })
+  )
+
   inWorld("[50] a wallet that is never answered for fails its inbox alone, in bounded time, and retryably", () =>
     Effect.gen(function* () {
       if (vector === undefined) throw new Error("no such vector")
@@ -718,18 +749,7 @@ describe("smart contract wallets", () => {
         Effect.provideService(SmartContractWalletVerifier, { isValid: () => Effect.never }),
         Effect.provideService(ApiClient, {
           ...api,
-          getIdentityUpdates: (requests) =>
-            Effect.map(api.getIdentityUpdates(requests), (logs) =>
-              logs.map((log, index) =>
-                requests[index]?.inboxId === inboxId
-                  ? vector.updates.map((hex, at) => ({
-                      sequenceId: BigInt(at + 1),
-                      serverTimestampNs: 0n,
-                      update: new Uint8Array(Buffer.from(hex, "hex"))
-                    }))
-                  : log
-              )
-            )
+          getIdentityUpdates: withWalletLog(api.getIdentityUpdates)
         })
       )
       const fiber = yield* Effect.fork(service(get([inboxId, alice.inboxId])))
