@@ -1,37 +1,14 @@
 /** A long log does not keep the event loop to itself, however its work is spread over updates and actions. */
 import { describe, expect, it } from "@effect/vitest"
 import * as IdentityLog from "@keyward/core/identity/IdentityLog"
-import * as IdentityUpdate from "@keyward/core/identity/IdentityUpdate"
-import * as InboxId from "@keyward/core/identity/InboxId"
-import * as MemberIdentifier from "@keyward/core/identity/MemberIdentifier"
-import * as SignatureText from "@keyward/core/identity/SignatureText"
 import { layerNone, type SmartContractWalletVerifier } from "@keyward/core/ports/SmartContractWalletVerifier"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { wallet } from "./fixtures.ts"
+import { logOfRevocations, wallet } from "./fixtures.ts"
 
 const alice = wallet("11".repeat(32))
-const inboxId = InboxId.derive(alice.identifier, 0n)
-const nobody = MemberIdentifier.installation("00".repeat(32))
-
-/** Alice's inbox, and updates that revoke nobody many times over, under one signature each. */
-const log = (updates: number, actionsEach: number): ReadonlyArray<Uint8Array> =>
-  Array.from({ length: updates }, (_, index) => {
-    const owner = alice.identifier
-    const unsigned: ReadonlyArray<IdentityUpdate.UnsignedAction> =
-      index === 0
-        ? [{ _tag: "CreateInbox", owner, nonce: 0n }]
-        : Array.from({ length: actionsEach }, () => ({ _tag: "RevokeAssociation" as const, member: nobody }))
-    const update = { inboxId, clientTimestampNs: BigInt(index) * 1_000_000_000n, actions: unsigned }
-    const signature = { _tag: "Erc191" as const, bytes: alice.sign(SignatureText.make(update)) }
-    const actions = unsigned.map(
-      (action): IdentityUpdate.Action =>
-        action._tag === "CreateInbox"
-          ? { ...action, initialSignature: signature }
-          : { _tag: "RevokeAssociation", member: nobody, recoverySignature: signature }
-    )
-    return IdentityUpdate.encode({ ...update, actions })
-  })
+/** Updates of Alice's inbox. */
+const log = (updates: number, actionsEach: number) => logOfRevocations(alice, { updates, actionsEach })
 
 /** How often others came round while the log was resolved. */
 const turnsWhile = (updates: ReadonlyArray<Uint8Array>) => turnsOf(IdentityLog.resolve(updates))

@@ -9,32 +9,13 @@ import * as Identifier from "../../src/identity/Identifier.ts"
 import * as IdentityLog from "../../src/identity/IdentityLog.ts"
 import * as IdentityUpdate from "../../src/identity/IdentityUpdate.ts"
 import * as InboxId from "../../src/identity/InboxId.ts"
-import * as MemberIdentifier from "../../src/identity/MemberIdentifier.ts"
-import * as SignatureText from "../../src/identity/SignatureText.ts"
 import { layerNone, SmartContractWalletVerifier } from "../../src/ports/SmartContractWalletVerifier.ts"
-import { wallet } from "./fixtures.ts"
+import { logOfRevocations, wallet } from "./fixtures.ts"
 
 const alice = wallet("11".repeat(32))
 
-/** A log of one inbox of Alice's: its founding, and so many times that nobody is revoked, each under a signature of its own. */
-const log = (nonce: bigint, revocations: number): ReadonlyArray<Uint8Array> => {
-  const inboxId = InboxId.derive(alice.identifier, nonce)
-  const member = MemberIdentifier.installation("00".repeat(32))
-  return Array.from({ length: 1 + revocations }, (_, index) => {
-    const action: IdentityUpdate.UnsignedAction =
-      index === 0 ? { _tag: "CreateInbox", owner: alice.identifier, nonce } : { _tag: "RevokeAssociation", member }
-    const update = { inboxId, clientTimestampNs: BigInt(index) * 1_000_000_000n, actions: [action] }
-    const signature = { _tag: "Erc191" as const, bytes: alice.sign(SignatureText.make(update)) }
-    return IdentityUpdate.encode({
-      ...update,
-      actions: [
-        action._tag === "CreateInbox"
-          ? { ...action, initialSignature: signature }
-          : { _tag: "RevokeAssociation", member, recoverySignature: signature }
-      ]
-    })
-  })
-}
+/** A log of one inbox of Alice's, with so many signatures after that of its founding. */
+const log = (nonce: bigint, revocations: number) => logOfRevocations(alice, { nonce, updates: 1 + revocations })
 
 /** A log whose founder is a smart contract wallet. */
 const logOfContract = (): ReadonlyArray<Uint8Array> => {

@@ -7,9 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as AssociationState from "../../src/identity/AssociationState.ts"
 import * as Identifier from "../../src/identity/Identifier.ts"
+import * as IdentityUpdate from "../../src/identity/IdentityUpdate.ts"
+import * as InboxId from "../../src/identity/InboxId.ts"
 import * as InstallationId from "../../src/identity/InstallationId.ts"
 import type { InstallationKey } from "../../src/identity/InstallationKey.ts"
-import type { RootIdentifier } from "../../src/identity/MemberIdentifier.ts"
+import * as MemberIdentifier from "../../src/identity/MemberIdentifier.ts"
+import * as SignatureText from "../../src/identity/SignatureText.ts"
 import * as Erc191 from "../../src/identity/signature/Erc191.ts"
 import { eip191Hash } from "../../src/identity/signature/SignedText.ts"
 
@@ -36,6 +39,34 @@ export const wallet = (privateKeyHex: string): Wallet => {
   }
 }
 
+/** A member of no inbox. */
+const nobody = MemberIdentifier.installation("00".repeat(32))
+
+/** The log of a wallet's inbox: its founding, then updates that revoke nobody so many times, under one signature each. */
+export const logOfRevocations = (
+  { identifier: owner, sign }: Wallet,
+  { actionsEach = 1, nonce = 0n, updates }: { actionsEach?: number; nonce?: bigint; updates: number }
+): ReadonlyArray<Uint8Array> =>
+  Array.from({ length: updates }, (_, index) => {
+    const unsigned: ReadonlyArray<IdentityUpdate.UnsignedAction> =
+      index === 0
+        ? [{ _tag: "CreateInbox", owner, nonce }]
+        : Array.from({ length: actionsEach }, () => ({ _tag: "RevokeAssociation" as const, member: nobody }))
+    const update = {
+      inboxId: InboxId.derive(owner, nonce),
+      clientTimestampNs: BigInt(index) * 1_000_000_000n,
+      actions: unsigned
+    }
+    const signature = { _tag: "Erc191" as const, bytes: sign(SignatureText.make(update)) }
+    const actions = unsigned.map(
+      (action): IdentityUpdate.Action =>
+        action._tag === "CreateInbox"
+          ? { ...action, initialSignature: signature }
+          : { _tag: "RevokeAssociation", member: nobody, recoverySignature: signature }
+    )
+    return IdentityUpdate.encode({ ...update, actions })
+  })
+
 /** The wallet as a `Signer`. */
 export const signerOf = ({ identifier, sign }: Wallet) => ({
   identifier,
@@ -50,7 +81,7 @@ export const installationKey = (seedHex: string): InstallationKey => {
   }
 }
 
-const rootText = (identifier: RootIdentifier): string =>
+const rootText = (identifier: MemberIdentifier.RootIdentifier): string =>
   identifier._tag === "Ethereum" ? `0:${identifier.address}` : `1:${identifier.publicKey}`
 
 /** A state in the form of the vectors, order left out. */
