@@ -455,7 +455,7 @@ type Resolution = Either.Either<AssociationState, IdentityError>
 
 /** The work on a log, and where it has come to. */
 interface Work {
-  /** Whether it is done by itself in little time. */
+  /** Short, and asks no chain: verified in the turn of its call. */
   readonly mayWait: boolean
   /** Signatures of it that have been prepared. */
   readonly questions: number
